@@ -1,0 +1,53 @@
+"""Fixtures that every room of the tests may use, and what the command line may choose.
+
+Owns: `--subject`, the members under test, and what is left out by default.
+Never: starts a server that no test asked for.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.servers import EtcdMember, KvsecureServer, Member
+
+_SUBJECTS: dict[str, type[Member]] = {"etcd": EtcdMember, "kvsecure": KvsecureServer}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the other side of every comparison be chosen: etcd against itself proves the test."""
+    parser.addoption(
+        "--subject",
+        choices=sorted(_SUBJECTS),
+        default="kvsecure",
+        help="which server is compared with etcd, crashed and measured (default: kvsecure)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave campaigns out unless they are asked for with `-m`."""
+    if "campaign" in str(config.getoption("-m")):
+        return
+    campaigns = [item for item in items if item.get_closest_marker("campaign")]
+    if campaigns:
+        config.hook.pytest_deselected(items=campaigns)
+        items[:] = [item for item in items if item not in campaigns]
+
+
+@pytest.fixture(scope="session")
+def subject_type(request: pytest.FixtureRequest) -> type[Member]:
+    """The server under test, not started."""
+    return _SUBJECTS[str(request.config.getoption("--subject"))]
+
+
+@pytest.fixture
+def subject(subject_type: type[Member], tmp_path: Path) -> Iterator[Member]:
+    """The server under test, serving, with TLS and auth."""
+    with subject_type(tmp_path / "subject") as member:
+        yield member
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Member]:
+    """etcd, serving, with TLS and auth."""
+    with EtcdMember(tmp_path / "etcd") as member:
+        yield member
