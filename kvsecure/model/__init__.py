@@ -1,0 +1,1 @@
+"""The nouns everyone speaks: keys, ids, errors, limits, secrets, callers. Standard library only."""

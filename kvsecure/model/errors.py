@@ -1,0 +1,192 @@
+"""The catalogue of refusals: every way to say no, with its gRPC code and its exact text.
+
+    Refused (raised)            carries one Failure, and a detail where the catalogue allows it
+    Broken  (raised)            an invariant does not hold: the member stops
+
+Owns: the closed set of failures a client can see.
+Never: an exception's own text on the wire; what is not in the catalogue is INTERNAL and logged.
+Follows: etcd's rpctypes; Go clients map the text back to a typed error, so it is matched exactly.
+"""
+
+from enum import Enum, IntEnum
+from typing import Final, NoReturn, final
+
+__all__ = ["Broken", "Code", "Failure", "Refused", "invariant"]
+
+
+class Code(IntEnum):
+    """gRPC status codes."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class Failure(Enum):
+    """One refusal: its code and its text as clients match it."""
+
+    EMPTY_KEY = (Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
+    KEY_NOT_FOUND = (Code.INVALID_ARGUMENT, "etcdserver: key not found")
+    VALUE_PROVIDED = (Code.INVALID_ARGUMENT, "etcdserver: value is provided")
+    LEASE_PROVIDED = (Code.INVALID_ARGUMENT, "etcdserver: lease is provided")
+    TOO_MANY_OPS = (Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request")
+    DUPLICATE_KEY = (Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request")
+    INVALID_CLIENT_API_VERSION = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: invalid client api version",
+    )
+    INVALID_SORT_OPTION = (Code.INVALID_ARGUMENT, "etcdserver: invalid sort option")
+    COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
+    FUTURE_REVISION = (
+        Code.OUT_OF_RANGE,
+        "etcdserver: mvcc: required revision is a future revision",
+    )
+    NO_SPACE = (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+    LEASE_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: requested lease not found")
+    LEASE_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+    LEASE_TTL_TOO_LARGE = (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
+    WATCH_CANCELED = (Code.CANCELLED, "etcdserver: watch canceled")
+    REQUEST_TOO_LARGE = (Code.INVALID_ARGUMENT, "etcdserver: request is too large")
+    TOO_MANY_REQUESTS = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+    ROOT_USER_MISSING = (Code.FAILED_PRECONDITION, "etcdserver: root user does not exist")
+    ROOT_ROLE_MISSING = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: root user does not have root role",
+    )
+    USER_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: user name already exists")
+    USER_EMPTY = (Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
+    USER_NOT_FOUND = (Code.FAILED_PRECONDITION, "etcdserver: user name not found")
+    ROLE_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: role name already exists")
+    ROLE_NOT_FOUND = (Code.FAILED_PRECONDITION, "etcdserver: role name not found")
+    ROLE_EMPTY = (Code.INVALID_ARGUMENT, "etcdserver: role name is empty")
+    AUTH_FAILED = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: authentication failed, invalid user ID or password",
+    )
+    PERMISSION_NOT_GIVEN = (Code.INVALID_ARGUMENT, "etcdserver: permission not given")
+    PERMISSION_DENIED = (Code.PERMISSION_DENIED, "etcdserver: permission denied")
+    ROLE_NOT_GRANTED = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: role is not granted to the user",
+    )
+    PERMISSION_NOT_GRANTED = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: permission is not granted to the role",
+    )
+    AUTH_NOT_ENABLED = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: authentication is not enabled",
+    )
+    INVALID_AUTH_TOKEN = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+    INVALID_AUTH_MANAGEMENT = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: invalid auth management",
+    )
+    NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
+    STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
+    TIMEOUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
+    CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
+    DEADLINE_EXCEEDED = (Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+    CANCELED = (Code.CANCELLED, "context canceled")
+
+    # Not etcd's: what etcd has no word for.
+    AUDIT_UNAVAILABLE = (
+        Code.UNAVAILABLE,
+        "kvsecure: audit unavailable: what was asked is not done, or done without a record",
+    )
+    IDENTITY_CONFLICT = (
+        Code.UNAUTHENTICATED,
+        "kvsecure: the client certificate and the token name different users",
+    )
+    PASSWORD_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: password rejected")
+    NAME_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: name rejected")
+    TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
+    TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
+    UNKNOWN_HEALTH_SERVICE = (Code.NOT_FOUND, "unknown service")
+    UNKNOWN_METHOD = (Code.UNIMPLEMENTED, "unknown method")
+    UNKNOWN_SERVICE = (Code.UNIMPLEMENTED, "unknown service")
+    MALFORMED_MESSAGE = (Code.INTERNAL, "grpc: error unmarshalling request")
+    MESSAGE_TOO_LARGE = (Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max")
+    UNKNOWN_ENCODING = (
+        Code.UNIMPLEMENTED,
+        "grpc: Decompressor is not installed for grpc-encoding",
+    )
+    INTERNAL = (Code.INTERNAL, "kvsecure: internal error")
+
+    @property
+    def code(self) -> Code:
+        """The gRPC status code."""
+        return self.value[0]
+
+    @property
+    def text(self) -> str:
+        """The text that goes into `grpc-message`."""
+        return self.value[1]
+
+
+# A detail is a fact about the caller's own request; these are the failures that may carry one.
+_DETAILED: Final = frozenset(
+    {
+        Failure.PASSWORD_REJECTED,
+        Failure.NAME_REJECTED,
+        Failure.UNKNOWN_METHOD,
+        Failure.UNKNOWN_SERVICE,
+        Failure.MALFORMED_MESSAGE,
+        Failure.MESSAGE_TOO_LARGE,
+        Failure.UNKNOWN_ENCODING,
+    }
+)
+
+
+@final
+class Refused(Exception):
+    """A request is refused for a reason of the catalogue."""
+
+    def __init__(self, failure: Failure, detail: str = "") -> None:
+        invariant(not detail or failure in _DETAILED, "this failure has one exact text")
+        self.failure = failure
+        self.detail = detail
+        super().__init__(self.text)
+
+    @property
+    def code(self) -> Code:
+        """The gRPC status code."""
+        return self.failure.code
+
+    @property
+    def text(self) -> str:
+        """The text that goes into `grpc-message`."""
+        return f"{self.failure.text}: {self.detail}" if self.detail else self.failure.text
+
+
+@final
+class Broken(Exception):
+    """An invariant does not hold; going on could lose or show data, so the member stops."""
+
+
+def invariant(holds: object, why: str) -> None:
+    """Stop the member unless the condition holds; unlike `assert` it survives `python -O`.
+
+    Raises:
+        Broken: The condition does not hold.
+    """
+    if not holds:
+        _broken(why)
+
+
+def _broken(why: str) -> NoReturn:
+    raise Broken(why)

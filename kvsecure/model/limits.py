@@ -1,0 +1,106 @@
+"""Every bound in one place, with its unit and its reason.
+
+Owns: numbers that stop something from growing.
+Never: behaviour. An operator's flag may replace a default; the hard ceilings stay.
+"""
+
+from typing import Final
+
+from kvsecure.model.errors import invariant
+
+__all__ = [
+    "AUDIT_SEGMENT_BYTES_MAX",
+    "AUDIT_TAIL_RECORDS_MAX",
+    "AUTH_NAME_BYTES_MAX",
+    "CONNECTIONS_MAX",
+    "GRPC_OVERHEAD_BYTES",
+    "HEADER_LIST_BYTES_MAX",
+    "LEASE_EXPIRY_BATCH_MAX",
+    "LEASE_TTL_S_MAX",
+    "LEASE_TTL_S_MIN",
+    "PASSWORD_BYTES_MAX",
+    "PASSWORD_CHARACTERS_MIN",
+    "PASSWORD_QUEUE_MAX",
+    "PROPOSALS_PENDING_MAX",
+    "QUOTA_BYTES_DEFAULT",
+    "RECORD_CACHE_BYTES_MAX",
+    "REQUEST_BYTES_MAX_DEFAULT",
+    "REQUEST_TIMEOUT_S",
+    "STREAMS_PER_CONNECTION_MAX",
+    "STREAM_UNSENT_BYTES_MAX",
+    "TLS_HANDSHAKE_S_MAX",
+    "TOKEN_BYTES_MAX",
+    "TXN_DEPTH_MAX",
+    "TXN_OPS_MAX_DEFAULT",
+    "UNFLUSHED_BYTES_MAX",
+    "UNSENT_BYTES_MAX",
+    "WAL_SEGMENT_BYTES_MAX",
+    "WATCHES_PER_STREAM_MAX",
+    "WATCH_QUEUE_BYTES_MAX",
+]
+
+# --- requests -----------------------------------------------------------------------------------
+# etcd's --max-request-bytes; every client sizes its own limits after it.
+REQUEST_BYTES_MAX_DEFAULT: Final = 1_572_864
+# etcd lets a gRPC message be this much larger than the request limit before gRPC refuses it.
+GRPC_OVERHEAD_BYTES: Final = 512 * 1024
+TXN_OPS_MAX_DEFAULT: Final = 128
+# Every level of nesting costs an operation of the level above, so the operation limit bounds depth
+# too; this one bounds it where an operator raised that limit.
+TXN_DEPTH_MAX: Final = 64
+# etcd: 5 s plus two election timeouts of 1 s.
+REQUEST_TIMEOUT_S: Final = 7.0
+# etcd answers "too many requests" when 5,000 entries are committed and not applied.
+PROPOSALS_PENDING_MAX: Final = 5_000
+
+# --- leases -------------------------------------------------------------------------------------
+# etcd: ceil(3 * election ticks / 2 * heartbeat) with its default timing.
+LEASE_TTL_S_MIN: Final = 2
+LEASE_TTL_S_MAX: Final = 9_000_000_000
+# etcd revokes at most 1,000 leases a second, in two scans.
+LEASE_EXPIRY_BATCH_MAX: Final = 500
+
+# --- names and passwords ------------------------------------------------------------------------
+AUTH_NAME_BYTES_MAX: Final = 256
+# NIST SP 800-63B-4 for passwords that are the only factor.
+PASSWORD_CHARACTERS_MIN: Final = 15
+# Long enough for any passphrase, short enough that hashing it is never the attack.
+PASSWORD_BYTES_MAX: Final = 1_024
+# Hashing one takes about 25 ms of a core; a longer queue is a flood, not a log-in.
+PASSWORD_QUEUE_MAX: Final = 256
+# Our tokens have about 500 bytes.
+TOKEN_BYTES_MAX: Final = 4_096
+
+# --- connections and streams --------------------------------------------------------------------
+CONNECTIONS_MAX: Final = 10_000
+# RFC 9113 section 6.5.2 advises at least 100; etcd leaves it open, which lets one peer hold all.
+STREAMS_PER_CONNECTION_MAX: Final = 4_096
+# gRPC's own default for metadata is 8 KiB soft and 16 KiB hard.
+HEADER_LIST_BYTES_MAX: Final = 16 * 1024
+# Bytes queued towards one peer before its connection is no longer read from.
+UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+# Bytes queued on one stream before its producer has to wait.
+STREAM_UNSENT_BYTES_MAX: Final = 1024 * 1024
+# etcd since 3.7.1, after a listener without it could be exhausted (GHSA-6vch-q96h-7gc3).
+TLS_HANDSHAKE_S_MAX: Final = 10.0
+
+# --- watches ------------------------------------------------------------------------------------
+WATCHES_PER_STREAM_MAX: Final = 10_000
+# A watcher that is further behind catches up from history instead of from a queue.
+WATCH_QUEUE_BYTES_MAX: Final = 1024 * 1024
+
+# --- disk ---------------------------------------------------------------------------------------
+WAL_SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+# Two of them are read at each start.
+AUDIT_SEGMENT_BYTES_MAX: Final = 32 * 1024 * 1024
+AUDIT_TAIL_RECORDS_MAX: Final = 10_000
+QUOTA_BYTES_DEFAULT: Final = 2 * 1024 * 1024 * 1024
+RECORD_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
+# What may be in memory and in the log only; the tables are normally 200 ms behind.
+UNFLUSHED_BYTES_MAX: Final = 512 * 1024 * 1024
+
+invariant(LEASE_TTL_S_MIN < LEASE_TTL_S_MAX, "some lease must be possible")
+invariant(
+    REQUEST_BYTES_MAX_DEFAULT + GRPC_OVERHEAD_BYTES < WAL_SEGMENT_BYTES_MAX,
+    "a request must fit into one WAL segment",
+)

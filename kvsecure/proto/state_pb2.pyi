@@ -1,0 +1,96 @@
+from kvsecure.proto import authstore_pb2 as _authstore_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Tenant(_message.Message):
+    __slots__ = ("id", "name", "auth_enabled", "auth_revision", "next_user_id", "next_role_id", "session_epoch")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AUTH_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    AUTH_REVISION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    NEXT_ROLE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    auth_enabled: bool
+    auth_revision: int
+    next_user_id: int
+    next_role_id: int
+    session_epoch: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., auth_enabled: _Optional[bool] = ..., auth_revision: _Optional[int] = ..., next_user_id: _Optional[int] = ..., next_role_id: _Optional[int] = ..., session_epoch: _Optional[int] = ...) -> None: ...
+
+class User(_message.Message):
+    __slots__ = ("id", "name", "password_hash", "no_password", "roles", "session_epoch")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_HASH_FIELD_NUMBER: _ClassVar[int]
+    NO_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    password_hash: str
+    no_password: bool
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    session_epoch: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., password_hash: _Optional[str] = ..., no_password: _Optional[bool] = ..., roles: _Optional[_Iterable[str]] = ..., session_epoch: _Optional[int] = ...) -> None: ...
+
+class Role(_message.Message):
+    __slots__ = ("id", "name", "permissions")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PERMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    permissions: _containers.RepeatedCompositeFieldContainer[_authstore_pb2.Permission]
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., permissions: _Optional[_Iterable[_Union[_authstore_pb2.Permission, _Mapping]]] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("id", "ttl_s")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    ttl_s: int
+    def __init__(self, id: _Optional[int] = ..., ttl_s: _Optional[int] = ...) -> None: ...
+
+class Applied(_message.Message):
+    __slots__ = ("index", "term", "revision", "compact_revision", "next_tenant_id", "audit_seq", "audit_hash")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    COMPACT_REVISION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_HASH_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    term: int
+    revision: int
+    compact_revision: int
+    next_tenant_id: int
+    audit_seq: int
+    audit_hash: bytes
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., next_tenant_id: _Optional[int] = ..., audit_seq: _Optional[int] = ..., audit_hash: _Optional[bytes] = ...) -> None: ...
+
+class Alarm(_message.Message):
+    __slots__ = ("member_id", "alarm")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    alarm: int
+    def __init__(self, member_id: _Optional[int] = ..., alarm: _Optional[int] = ...) -> None: ...
+
+class VerifierUpgrade(_message.Message):
+    __slots__ = ("user", "old_hash", "new_hash")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    OLD_HASH_FIELD_NUMBER: _ClassVar[int]
+    NEW_HASH_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    old_hash: str
+    new_hash: str
+    def __init__(self, user: _Optional[str] = ..., old_hash: _Optional[str] = ..., new_hash: _Optional[str] = ...) -> None: ...
