@@ -1,0 +1,1 @@
+"""Recipes: sealing, keys, signatures, passwords. Nothing above this room sees a primitive."""

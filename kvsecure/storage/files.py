@@ -1,0 +1,108 @@
+"""Files that survive a crash.
+
+Owns: writing aside and renaming, syncing directories, the lock on a data directory, and the check
+    that nobody else may read it.
+Never: knows what a file means.
+Follows: the rename protocol of crash-safe writes: data first, then name, then directory.
+"""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final, final
+
+__all__ = [
+    "DIRECTORY_MODE",
+    "FILE_MODE",
+    "DirectoryLock",
+    "StorageError",
+    "make_directory",
+    "replace_file",
+    "sync_directory",
+    "write_all",
+]
+
+DIRECTORY_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+
+
+@final
+class StorageError(Exception):
+    """The store cannot be used as it is; the text says what is wrong and what to do."""
+
+
+def make_directory(path: Path) -> None:
+    """Make a private directory, or check that an existing one is private.
+
+    Raises:
+        StorageError: It exists and others may enter it, or it belongs to somebody else.
+    """
+    try:
+        path.mkdir(mode=DIRECTORY_MODE, parents=True)
+    except FileExistsError:
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise StorageError(f"{path} is not a directory") from None
+        if status.st_uid != os.geteuid():
+            raise StorageError(f"{path} belongs to another user: chown it to this one") from None
+        if status.st_mode & 0o077:
+            raise StorageError(f"{path} is open to others: run chmod 700 {path}") from None
+        return
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write everything, however many calls it takes.
+
+    Raises:
+        OSError: The device is full or broken; an unknown part may have been written.
+    """
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file new content, so that a crash leaves the old or the new one, whole."""
+    aside = path.with_name(path.name + ".new")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    try:
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    aside.rename(path)
+    sync_directory(path.parent)
+
+
+@final
+class DirectoryLock:
+    """The right to write into a data directory.
+
+    The descriptor is inherited by the disk processes: while any of them lives, nobody else gets in.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, directory: Path) -> None:
+        self.descriptor = os.open(directory / "LOCK", os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.descriptor)
+            raise StorageError(f"{directory} is in use by another member process") from None
+        os.set_inheritable(self.descriptor, True)
+
+    def close(self) -> None:
+        """Give up the lock; a child that inherited it may still hold it."""
+        os.close(self.descriptor)

@@ -1,0 +1,376 @@
+"""A directory of sealed segments: appended at the end, read from the start, purged from the front.
+
+Owns: file names, rotation, recovery of a directory, what to do when a write fails.
+Never: knows what is in a frame.
+Follows: etcd's WAL directory (a torn tail is cut, everything else refuses to start).
+Keeps: a process that opens a directory for writing begins a new segment, so a key never outlives
+    the process that drew its salt; a segment whose write failed is never written again.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+from kvsecure.crypto.keyring import Keyring, KeyringError
+from kvsecure.crypto.sealing import derive_key, fresh_salt
+from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.model.secret import Secret
+from kvsecure.storage.files import FILE_MODE, StorageError, sync_directory, write_all
+from kvsecure.storage.segment import (
+    HEADER_BYTES,
+    NO_LINK,
+    Damage,
+    DamagedSegment,
+    Frame,
+    Header,
+    Kind,
+    SegmentEncoder,
+    read_frames,
+    read_header,
+)
+
+__all__ = [
+    "SegmentFile",
+    "SegmentPlace",
+    "SegmentWriter",
+    "Tail",
+    "frames_of",
+    "list_segments",
+    "recover",
+    "segment_key",
+]
+
+_SUFFIX: Final = {Kind.WAL: ".wal", Kind.AUDIT: ".audit"}
+_PURPOSE: Final = {Kind.WAL: "wal", Kind.AUDIT: "audit"}
+
+
+class SegmentPlace(NamedTuple):
+    """Which segments these are, and what their keys are derived from."""
+
+    directory: Path
+    kind: Kind
+    cluster: ClusterId
+    member: MemberId
+
+    def root_key(self, keyring: Keyring, term: int) -> Secret:
+        """Return what the keys of segments of this kind are derived from, and nothing else is.
+
+        Raises:
+            KeyringError: The data key is not in the keyring.
+        """
+        return keyring.data_key(term, purpose=_PURPOSE[self.kind])
+
+    def key_of(self, keyring: Keyring, header: Header) -> Secret:
+        """Return a segment's key.
+
+        Raises:
+            KeyringError: Its data key is not in the keyring.
+        """
+        return segment_key(self.root_key(keyring, header.term), header.salt)
+
+
+def segment_key(root: Secret, salt: bytes) -> Secret:
+    """Return the key of the one segment with this salt."""
+    return derive_key(root, purpose="segment", salt=salt)
+
+
+class SegmentFile(NamedTuple):
+    """A segment by its name."""
+
+    path: Path
+    number: int
+    first: int
+
+
+class Tail(NamedTuple):
+    """Where the next segment joins on."""
+
+    number: int
+    link: bytes
+    # The number that the next entry or record gets.
+    following: int
+    # Bytes of an unfinished write that were cut off.
+    cut_bytes: int
+
+
+def list_segments(place: SegmentPlace) -> list[SegmentFile]:
+    """Return the directory's segments, oldest first.
+
+    Raises:
+        StorageError: A segment is missing between two others, or a name is not a segment's.
+    """
+    suffix = _SUFFIX[place.kind]
+    found = []
+    for path in place.directory.iterdir():
+        if path.suffix != suffix:
+            continue
+        number, _, first = path.stem.partition("-")
+        try:
+            found.append(SegmentFile(path, int(number, 16), int(first, 16)))
+        except ValueError:
+            raise StorageError(f"{path} is not named like a segment: move it away") from None
+    found.sort(key=lambda segment: segment.number)
+    for before, after in pairwise(found):
+        if after.number != before.number + 1:
+            raise StorageError(
+                f"{place.directory}: segment {before.number + 1:016x} is missing; restore the data "
+                "directory from a backup, or remove it and let the member start anew"
+            )
+    return found
+
+
+def recover(
+    place: SegmentPlace,
+    keyring: Keyring,
+    use: Callable[[Frame], None],
+    *,
+    first_known: int = 0,
+    newest: int | None = None,
+) -> Tail:
+    """Read every frame in order, cut a torn tail, and say where to go on.
+
+    Args:
+        place: The directory.
+        keyring: The cluster's keys.
+        use: Called with each frame, oldest first.
+        first_known: The number that follows on what is known without the segments; where there is
+            no segment at all the next entry or record gets it, at least 1.
+        newest: Read only so many segments, the newest ones; None reads all.
+
+    Raises:
+        StorageError: Anything but a torn tail is wrong. Nothing was changed on disk.
+    """
+    following, link, number, cut_bytes = max(first_known, 1), NO_LINK, 0, 0
+    segments = list_segments(place)
+    segments = segments if newest is None else segments[-newest:]
+    for position, segment in enumerate(segments):
+        content = segment.path.read_bytes()
+        last = position == len(segments) - 1
+        try:
+            header = read_header(content, place.kind, place.cluster, place.member)
+            _check_joins(header, segment, link if position else None)
+            link, following = header.link, header.first
+            key = place.key_of(keyring, header)
+            for frame in read_frames(content, header, key):
+                _check_order(frame, following)
+                use(frame)
+                link, following = frame.tag, frame.first + frame.count
+        except KeyringError as error:
+            raise StorageError(f"{segment.path}: {error}") from None
+        except DamagedSegment as damage:
+            if not last or damage.damage is not Damage.TORN:
+                raise StorageError(_advice(segment.path, damage)) from None
+            cut_bytes = len(content) - damage.offset
+            _cut(segment.path, damage.offset)
+            if damage.offset < HEADER_BYTES:
+                break
+        number = segment.number
+    return Tail(number, link, following, cut_bytes)
+
+
+def _check_joins(header: Header, segment: SegmentFile, link: bytes | None) -> None:
+    if header.number != segment.number or header.first != segment.first:
+        raise DamagedSegment(Damage.FOREIGN, 0, "the header is not of the segment of this name")
+    if link is not None and header.link != link:
+        raise DamagedSegment(Damage.FOREIGN, 0, "the segment does not follow on the one before")
+
+
+def _check_order(frame: Frame, following: int) -> None:
+    if frame.first != following:
+        raise DamagedSegment(Damage.FOREIGN, frame.offset, "a frame is out of order")
+
+
+def _advice(path: Path, damage: DamagedSegment) -> str:
+    return (
+        f"{path}: {damage}. Data that was acknowledged may be behind this place, so the member "
+        "does not start. Restore the data directory from a backup; keep the damaged one for inquiry"
+    )
+
+
+def _cut(path: Path, offset: int) -> None:
+    if offset < HEADER_BYTES:
+        path.unlink()
+        sync_directory(path.parent)
+        return
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.ftruncate(descriptor, offset)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@final
+class SegmentWriter:
+    """Appends frames to the newest segment and rotates; one writer a directory."""
+
+    __slots__ = (
+        "_bytes_max",
+        "_descriptor",
+        "_encoder",
+        "_link",
+        "_number",
+        "_place",
+        "_root",
+        "_size",
+        "_term",
+        "following",
+        "path",
+    )
+
+    def __init__(
+        self,
+        place: SegmentPlace,
+        tail: Tail,
+        root: Secret,
+        *,
+        term: int,
+        bytes_max: int,
+    ) -> None:
+        """Make a writer; the first append begins a new segment.
+
+        Args:
+            place: The directory.
+            tail: Where `recover` ended.
+            root: What the keys of its segments are derived from.
+            term: The data key that `root` is derived from.
+            bytes_max: A segment that has reached this size is followed by a new one.
+        """
+        self._place = place
+        self._number = tail.number
+        self._link = tail.link
+        self.following = tail.following
+        self._root = root
+        self._term = term
+        self._bytes_max = bytes_max
+        self._encoder: SegmentEncoder | None = None
+        self._descriptor = -1
+        self._size = 0
+        # The newest segment's path; empty before the first append.
+        self.path = Path()
+
+    def append(self, count: int, text: bytes) -> int:
+        """Write one frame of `count` entries or records; return the number of its first.
+
+        Raises:
+            OSError: Nothing was appended, and nothing of it will be read back. The next append
+                begins a new segment.
+        """
+        encoder = self._encoder
+        if encoder is None or self._size >= self._bytes_max:
+            encoder = self._begin()
+        first = self.following
+        frame = encoder.frame(first, count, text)
+        try:
+            write_all(self._descriptor, frame)
+        except OSError:
+            self._give_up()
+            raise
+        self._size += len(frame)
+        self._link = encoder.tag
+        self.following = first + count
+        return first
+
+    def sync(self) -> None:
+        """Make everything appended so far durable.
+
+        Raises:
+            OSError: It may be lost; the caller must not acknowledge it.
+        """
+        if self._descriptor >= 0:
+            os.fdatasync(self._descriptor)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next append begins a new segment."""
+        return self._encoder is None or self._size >= self._bytes_max
+
+    def is_in_place(self) -> bool:
+        """Tell whether the open segment is still the file of its name."""
+        if self._descriptor < 0:
+            return True
+        try:
+            return self.path.stat().st_ino == os.fstat(self._descriptor).st_ino
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Make everything durable and close the segment."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._encoder = None
+
+    def purge(self, below: int) -> None:
+        """Delete the segments that hold only entries before this number; never the newest."""
+        segments = list_segments(self._place)
+        for segment, after in pairwise(segments):
+            if after.first > below:
+                break
+            segment.path.unlink()
+
+    def _begin(self) -> SegmentEncoder:
+        self.close()
+        salt = fresh_salt()
+        key = segment_key(self._root, salt)
+        header = Header(
+            kind=self._place.kind,
+            cluster=self._place.cluster,
+            member=self._place.member,
+            number=self._number + 1,
+            first=self.following,
+            term=self._term,
+            salt=salt,
+            link=self._link,
+        )
+        name = f"{header.number:016x}-{header.first:016x}{_SUFFIX[header.kind]}"
+        path = self._place.directory / name
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE
+        )
+        try:
+            write_all(descriptor, header.encode())
+            sync_directory(path.parent)
+        except OSError:
+            os.close(descriptor)
+            path.unlink()
+            raise
+        self._number = header.number
+        self._descriptor = descriptor
+        self._size = HEADER_BYTES
+        self._encoder = SegmentEncoder(header, key)
+        self.path = path
+        return self._encoder
+
+    def _give_up(self) -> None:
+        """Cut what a failed write left and leave the segment: its next nonce may be on the disk."""
+        descriptor, self._descriptor, self._encoder = self._descriptor, -1, None
+        try:
+            if self._size > HEADER_BYTES:
+                os.ftruncate(descriptor, self._size)
+            else:
+                self.path.unlink()
+                self._number -= 1
+            os.fsync(descriptor)
+        except OSError as error:
+            # Cutting needs no space; a disk that refuses even this is broken.
+            if error.errno != errno.ENOSPC:
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def frames_of(place: SegmentPlace, keyring: Keyring, segment: SegmentFile) -> Iterator[Frame]:
+    """Yield one segment's frames without changing anything.
+
+    Raises:
+        DamagedSegment: At the first place that is not right.
+        KeyringError: Its data key is not in the keyring.
+    """
+    content = segment.path.read_bytes()
+    header = read_header(content, place.kind, place.cluster, place.member)
+    yield from read_frames(content, header, place.key_of(keyring, header))

@@ -1,0 +1,354 @@
+"""Sealed tables on LMDB: the applied state, written in atomic transactions.
+
+Owns: the environment's options, which tables there are, and the sealed form of a row.
+Never: knows what a row means. Reader and writer live in different processes.
+Follows: LMDB's own guidance: synchronous commits without WRITEMAP survive a crash of the machine.
+Keeps: a row is bound to its table, key and scope (the tenant), so it opens nowhere else; rows are
+    sealed under the key of an epoch, which one writer process draws when it starts.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+import lmdb
+
+from kvsecure.crypto.keyring import Keyring, KeyringError
+from kvsecure.crypto.sealing import Opener, Sealer, Tampered, derive_key, fresh_salt
+from kvsecure.model.ids import ClusterId
+from kvsecure.model.secret import Secret
+from kvsecure.storage.files import FILE_MODE, StorageError
+
+__all__ = [
+    "NO_SCOPE",
+    "DamagedRow",
+    "Row",
+    "Sizes",
+    "Table",
+    "TableReader",
+    "TableWriter",
+    "pack_records",
+    "pack_rows",
+    "unpack_rows",
+]
+
+_FORMAT: Final = b"1"
+_ROW: Final = struct.Struct(">BIQ")
+_ROW_VERSION: Final = 1
+_SCOPE: Final = struct.Struct(">QI")
+_PACKED: Final = struct.Struct(">BIHI")
+_NO_VALUE: Final = 0xFFFF_FFFF
+
+# Rows that belong to no tenant.
+NO_SCOPE: Final = 0
+
+
+@final
+class DamagedRow(Exception):
+    """A row does not open: it was changed, moved, or is of another store."""
+
+
+class Table(Enum):
+    """The tables, by the byte that stands for them between processes."""
+
+    RECORDS = 1
+    INDEX = 2
+    STATE = 3
+
+
+class Row(NamedTuple):
+    """A row to write; a value of None deletes it."""
+
+    table: Table
+    key: bytes
+    scope: int
+    value: bytes | None
+
+
+class Sizes(NamedTuple):
+    """How large the environment is, in bytes."""
+
+    total: int
+    in_use: int
+
+
+def pack_rows(rows: Iterable[Row]) -> bytes:
+    """Encode rows for the way to the process that writes them."""
+    parts = []
+    for table, key, scope, value in rows:
+        length = _NO_VALUE if value is None else len(value)
+        parts.append(_PACKED.pack(table.value, scope, len(key), length))
+        parts.append(key)
+        if value is not None:
+            parts.append(value)
+    return b"".join(parts)
+
+
+def pack_records(records: Mapping[bytes, tuple[int, bytes]]) -> bytes:
+    """Encode rows of the record table: position -> (scope, value). Records come by the thousand."""
+    pack, table = _PACKED.pack, Table.RECORDS.value
+    return b"".join(
+        [
+            pack(table, scope, len(key), len(value)) + key + value
+            for key, (scope, value) in records.items()
+        ]
+    )
+
+
+def unpack_rows(packed: bytes) -> Iterator[Row]:
+    """Decode what `pack_rows` encoded."""
+    offset = 0
+    while offset < len(packed):
+        table, scope, key_bytes, length = _PACKED.unpack_from(packed, offset)
+        offset += _PACKED.size
+        key = packed[offset : offset + key_bytes]
+        offset += key_bytes
+        value = None
+        if length != _NO_VALUE:
+            value = packed[offset : offset + length]
+            offset += length
+        yield Row(Table(table), key, scope, value)
+
+
+@final
+class TableWriter:
+    """The one process that changes the tables."""
+
+    def __init__(
+        self,
+        directory: Path,
+        cluster: ClusterId,
+        data_key: Secret,
+        *,
+        term: int,
+        size_bytes_max: int,
+    ) -> None:
+        """Open the environment, making it if it is not there, and begin a new sealing epoch.
+
+        Raises:
+            StorageError: It is not usable, or is of another cluster or format.
+        """
+        try:
+            self._env = lmdb.open(
+                str(directory),
+                map_size=size_bytes_max,
+                max_dbs=8,
+                mode=FILE_MODE,
+                readahead=False,
+                metasync=True,
+                sync=True,
+                writemap=False,
+            )
+            with self._env.begin(write=True) as transaction:
+                meta = self._env.open_db(b"meta", txn=transaction)
+                self._tables = {
+                    table: self._env.open_db(table.name.lower().encode(), txn=transaction)
+                    for table in Table
+                }
+                _check_meta(transaction, meta, cluster)
+                self._epoch = _begin_epoch(transaction, meta, term, salt := fresh_salt())
+        except lmdb.Error as error:
+            raise StorageError(f"{directory}: {error}") from None
+        self._names = {table: _binding_of(cluster, table) for table in Table}
+        self._sealer = Sealer(derive_key(data_key, purpose="table-epoch", salt=salt))
+
+    def write(self, rows: Iterable[Row]) -> Sizes:
+        """Write rows in one durable transaction.
+
+        Raises:
+            OSError: Nothing was written; ENOSPC when disk or map is full.
+        """
+        try:
+            with self._env.begin(write=True) as transaction:
+                for row in rows:
+                    self._write_row(transaction, row)
+        except lmdb.MapFullError as error:
+            raise OSError(28, "the tables have reached their size limit") from error
+        except (lmdb.DiskError, lmdb.Error) as error:
+            raise OSError(28 if "space" in str(error).lower() else 5, str(error)) from error
+        return self.sizes()
+
+    def sizes(self) -> Sizes:
+        """Return how large the environment is."""
+        return _sizes(self._env, self._tables.values())
+
+    def close(self) -> None:
+        """Close the environment; everything written is durable already."""
+        self._env.close()
+
+    def _write_row(self, transaction: lmdb.Transaction, row: Row) -> None:
+        table, key, scope, value = row
+        if value is None:
+            transaction.delete(key, db=self._tables[table])
+            return
+        head = _ROW.pack(_ROW_VERSION, self._epoch, self._sealer.count)
+        sealed = self._sealer.seal(value, self._names[table] + scope.to_bytes(4, "big") + key)
+        transaction.put(key, head + sealed, db=self._tables[table])
+
+
+@final
+class TableReader:
+    """Reads the tables from another process than the one that writes them.
+
+    What it sees is the state at the last `refresh`.
+    """
+
+    def __init__(
+        self, directory: Path, cluster: ClusterId, keyring: Keyring, *, size_bytes_max: int
+    ) -> None:
+        """Open the environment; the writer must have made it.
+
+        Args:
+            directory: Where it is.
+            cluster: Whose it must be.
+            keyring: The cluster's keys.
+            size_bytes_max: The same as the writer's.
+
+        Raises:
+            StorageError: It is not usable, or is of another cluster or format.
+        """
+        try:
+            self._env = lmdb.open(
+                str(directory),
+                map_size=size_bytes_max,
+                readonly=True,
+                max_dbs=8,
+                readahead=False,
+                create=False,
+            )
+            self._meta = self._env.open_db(b"meta", create=False)
+            self._tables = {
+                table: self._env.open_db(table.name.lower().encode(), create=False)
+                for table in Table
+            }
+            self._transaction = self._env.begin()
+        except lmdb.Error as error:
+            raise StorageError(f"{directory}: {error}") from None
+        _check_cluster(self._transaction, self._meta, cluster)
+        self._keyring = keyring
+        self._names = {table: _binding_of(cluster, table) for table in Table}
+        self._openers: dict[int, Opener] = {}
+
+    def refresh(self) -> None:
+        """See what has been written since."""
+        self._transaction.abort()
+        self._transaction = self._env.begin()
+
+    def get(self, table: Table, key: bytes, scope: int) -> bytes | None:
+        """Return a row's value, or None if there is no such row.
+
+        Raises:
+            DamagedRow: The row is there and does not open.
+        """
+        sealed = self._transaction.get(key, db=self._tables[table])
+        return None if sealed is None else self._open(table, key, scope, sealed)
+
+    def next(self, table: Table, start: bytes, scope: int) -> tuple[bytes, bytes] | None:
+        """Return the first row at or after a key, or None behind the last.
+
+        Raises:
+            DamagedRow: The row does not open.
+        """
+        cursor = self._transaction.cursor(db=self._tables[table])
+        if not (cursor.set_range(start) if start else cursor.first()):
+            return None
+        key = bytes(cursor.key())
+        return key, self._open(table, key, scope, bytes(cursor.value()))
+
+    def scan(
+        self, table: Table, scope: int, *, start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) in key order, for tables whose rows all have this scope.
+
+        Raises:
+            DamagedRow: A row does not open.
+        """
+        cursor = self._transaction.cursor(db=self._tables[table])
+        if not (cursor.set_range(start) if start else cursor.first()):
+            return
+        for key, sealed in cursor:
+            yield bytes(key), self._open(table, bytes(key), scope, bytes(sealed))
+
+    def count(self, table: Table) -> int:
+        """Return how many rows a table has."""
+        return int(self._transaction.stat(self._tables[table])["entries"])
+
+    def sizes(self) -> Sizes:
+        """Return how large the environment is."""
+        return _sizes(self._env, self._tables.values())
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._transaction.abort()
+        self._env.close()
+
+    def _open(self, table: Table, key: bytes, scope: int, sealed: bytes) -> bytes:
+        if len(sealed) < _ROW.size or sealed[0] != _ROW_VERSION:
+            raise DamagedRow(f"a row of {table.name} has no form known here")
+        _, epoch, number = _ROW.unpack_from(sealed)
+        opener = self._openers.get(epoch) or self._opener_of(epoch)
+        bound_to = self._names[table] + scope.to_bytes(4, "big") + key
+        try:
+            return opener.open(number, sealed[_ROW.size :], bound_to)
+        except Tampered:
+            raise DamagedRow(f"a row of {table.name} does not open") from None
+
+    def _opener_of(self, epoch: int) -> Opener:
+        stored = self._transaction.get(_epoch_key(epoch), db=self._meta)
+        if stored is None:
+            raise DamagedRow(f"sealing epoch {epoch} is not known")
+        term, salt = int.from_bytes(stored[:4], "big"), bytes(stored[4:])
+        try:
+            data_key = self._keyring.data_key(term, purpose="table")
+        except KeyringError as error:
+            raise DamagedRow(str(error)) from None
+        opener = Opener(derive_key(data_key, purpose="table-epoch", salt=salt))
+        self._openers[epoch] = opener
+        return opener
+
+
+def _binding_of(cluster: ClusterId, table: Table) -> bytes:
+    return cluster.to_bytes(8, "big") + bytes((table.value,))
+
+
+def _epoch_key(epoch: int) -> bytes:
+    return b"epoch/" + epoch.to_bytes(4, "big")
+
+
+def _begin_epoch(
+    transaction: lmdb.Transaction, meta: lmdb._Database, term: int, salt: bytes
+) -> int:
+    """Store a new epoch's salt and return its number."""
+    cursor = transaction.cursor(db=meta)
+    last = 0
+    if cursor.set_range(b"epoch/"):
+        for key in cursor.iternext(keys=True, values=False):
+            if bytes(key).startswith(b"epoch/"):
+                last = int.from_bytes(key[6:], "big")
+    transaction.put(_epoch_key(last + 1), term.to_bytes(4, "big") + salt, db=meta)
+    return last + 1
+
+
+def _check_meta(transaction: lmdb.Transaction, meta: lmdb._Database, cluster: ClusterId) -> None:
+    if transaction.get(b"format", db=meta) is None:
+        transaction.put(b"format", _FORMAT, db=meta)
+        transaction.put(b"cluster", cluster.to_bytes(8, "big"), db=meta)
+    _check_cluster(transaction, meta, cluster)
+
+
+def _check_cluster(transaction: lmdb.Transaction, meta: lmdb._Database, cluster: ClusterId) -> None:
+    if transaction.get(b"format", db=meta) != _FORMAT:
+        raise StorageError("the tables have a format that is not known here")
+    stored = int.from_bytes(transaction.get(b"cluster", db=meta) or b"", "big")
+    if stored != cluster:
+        raise StorageError(f"the tables belong to cluster {stored:x}, not to {cluster:x}")
+
+
+def _sizes(env: lmdb.Environment, tables: Iterable[lmdb._Database]) -> Sizes:
+    with env.begin() as transaction:
+        stats = [env.stat(), *(transaction.stat(table) for table in tables)]
+    pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+    page_bytes = stats[0]["psize"]
+    return Sizes((env.info()["last_pgno"] + 1) * page_bytes, pages * page_bytes)

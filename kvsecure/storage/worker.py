@@ -1,0 +1,265 @@
+"""The disk processes: one appends to the write-ahead log, one writes the tables.
+
+Owns: what is said over the socket between a member and its two disk processes, and their loops.
+Never: decides anything; it does what it is told, in order, and answers when it is durable.
+Follows: docs/adr/0004-disk-processes.md: a process of its own costs a socket write where a thread
+    would cost the interpreter lock at every wake-up.
+Keeps: it ends when its member ends; the data directory's lock is inherited, so a new member cannot
+    start beside a disk process that is still writing.
+"""
+
+import base64
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final, final
+
+from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.model.secret import Secret
+from kvsecure.storage.files import StorageError
+from kvsecure.storage.segment import Kind
+from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
+from kvsecure.storage.tables import TableWriter, unpack_rows
+
+__all__ = [
+    "APPEND",
+    "APPENDED",
+    "FAILED",
+    "HEAD",
+    "WRITTEN",
+    "Order",
+    "Report",
+    "main",
+    "order",
+]
+
+# Every message: its length without this head, and what it is.
+HEAD: Final = struct.Struct(">IB")
+APPENDED: Final = struct.Struct(">QI")
+WRITTEN: Final = struct.Struct(">QQI")
+FAILED: Final = struct.Struct(">I")
+# How many entries a frame holds.
+APPEND: Final = struct.Struct(">I")
+
+
+class Order(IntEnum):
+    """What a member tells its disk processes."""
+
+    OPEN = 1
+    # Log: append one frame and make it durable, and the audit trail before it.
+    APPEND = 2
+    # Log: delete the segments with nothing at or after this index.
+    PURGE = 3
+    # Log: the path of the audit segment that is to be made durable before each append.
+    AUDIT = 4
+    # Tables: write rows in one transaction.
+    WRITE = 5
+    CLOSE = 6
+    # Log: make the audit segment durable now.
+    SYNC_AUDIT = 7
+
+
+class Report(IntEnum):
+    """What they answer."""
+
+    READY = 1
+    # Log: the index that follows what is durable, and how long the sync took in microseconds.
+    APPENDED = 2
+    # Tables: sizes, and how long the commit took in microseconds.
+    WRITTEN = 3
+    # The order was not carried out: an errno and its text. The next order may succeed.
+    FAILED = 4
+    # What is durable is not known any more: the member has to stop.
+    BROKEN = 5
+    # Log: the audit segment is durable as far as it was written when that was asked for.
+    AUDIT_SYNCED = 6
+
+
+def order(kind: Order, *parts: bytes) -> bytes:
+    """Encode a message."""
+    length = sum(map(len, parts))
+    return b"".join((HEAD.pack(length, kind), *parts))
+
+
+@final
+class _Socket:
+    """Blocking, whole messages, over the inherited socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def receive(self) -> tuple[Order, bytes] | None:
+        """Return the next order, or None when the member is gone."""
+        head = self._receive_exactly(HEAD.size)
+        if head is None:
+            return None
+        length, kind = HEAD.unpack(head)
+        body = self._receive_exactly(length)
+        return None if body is None else (Order(kind), body)
+
+    def send(self, kind: Report, *parts: bytes) -> None:
+        """Send an answer."""
+        length = sum(map(len, parts))
+        self._connection.sendall(b"".join((HEAD.pack(length, kind), *parts)))
+
+    def fail(self, error: Exception, kind: Report = Report.FAILED) -> None:
+        """Report an order that was not carried out."""
+        number = (error.errno or 0) if isinstance(error, OSError) else 0
+        self.send(kind, FAILED.pack(number), str(error).encode())
+
+    def _receive_exactly(self, length: int) -> bytes | None:
+        content = bytearray(length)
+        view = memoryview(content)
+        while view:
+            count = self._connection.recv_into(view)
+            if not count:
+                return None
+            view = view[count:]
+        return bytes(content)
+
+
+@final
+class _BrokenError(Exception):
+    """A sync failed: what it covered may or may not be durable, and a second one would lie."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+@final
+class _LogProcess:
+    """Appends to the write-ahead log."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        place = SegmentPlace(
+            Path(settings["directory"]),
+            Kind.WAL,
+            ClusterId(settings["cluster"]),
+            MemberId(settings["member"]),
+        )
+        tail = Tail(
+            settings["number"], base64.b64decode(settings["link"]), settings["following"], 0
+        )
+        self._writer = SegmentWriter(
+            place,
+            tail,
+            Secret(base64.b64decode(settings["key"])),
+            term=int(settings["term"]),
+            bytes_max=int(settings["segment_bytes_max"]),
+        )
+        self._audit = -1
+
+    def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
+        """Carry out one order."""
+        if kind is Order.APPEND:
+            self._append(body, answer)
+        elif kind is Order.PURGE:
+            self._writer.purge(int.from_bytes(body, "big"))
+        elif kind is Order.SYNC_AUDIT:
+            self._sync_audit()
+            answer.send(Report.AUDIT_SYNCED)
+        elif kind is Order.AUDIT:
+            if self._audit >= 0:
+                self._sync_audit()
+                os.close(self._audit)
+            self._audit = os.open(body.decode(), os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Make everything durable."""
+        self._writer.close()
+
+    def _sync_audit(self) -> None:
+        if self._audit >= 0:
+            try:
+                os.fdatasync(self._audit)
+            except OSError as error:
+                raise _BrokenError(error) from error
+
+    def _append(self, body: bytes, answer: _Socket) -> None:
+        (count,) = APPEND.unpack_from(body)
+        self._writer.append(count, body[APPEND.size :])
+        started_ns = time.monotonic_ns()
+        # What was decided is durable before what was done is acknowledged.
+        self._sync_audit()
+        try:
+            self._writer.sync()
+        except OSError as error:
+            raise _BrokenError(error) from error
+        took_us = (time.monotonic_ns() - started_ns) // 1000
+        answer.send(Report.APPENDED, APPENDED.pack(self._writer.following, took_us))
+
+
+@final
+class _TableProcess:
+    """Writes the tables."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._writer = TableWriter(
+            Path(settings["directory"]),
+            ClusterId(settings["cluster"]),
+            Secret(base64.b64decode(settings["key"])),
+            term=int(settings["term"]),
+            size_bytes_max=int(settings["size_bytes_max"]),
+        )
+
+    def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
+        """Carry out one order."""
+        if kind is Order.WRITE:
+            started_ns = time.monotonic_ns()
+            sizes = self._writer.write(unpack_rows(body))
+            took_us = (time.monotonic_ns() - started_ns) // 1000
+            answer.send(Report.WRITTEN, WRITTEN.pack(sizes.total, sizes.in_use, took_us))
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._writer.close()
+
+
+def _serve(answer: _Socket) -> int:
+    """Open what the first order says, then obey until the member closes or is gone."""
+    first = answer.receive()
+    if first is None or first[0] is not Order.OPEN:
+        return 1
+    settings = json.loads(first[1])
+    process = _LogProcess(settings) if settings["role"] == "log" else _TableProcess(settings)
+    answer.send(Report.READY)
+    while (received := answer.receive()) is not None:
+        kind, body = received
+        if kind is Order.CLOSE:
+            break
+        try:
+            process.obey(kind, body, answer)
+        except (OSError, StorageError) as error:
+            answer.fail(error)
+        except _BrokenError as broken:
+            answer.fail(broken.cause, Report.BROKEN)
+            return 1
+    process.close()
+    return 0
+
+
+def main() -> int:
+    """Run as a disk process, spawned by a member with the number of its socket."""
+    # The member decides when to stop; a terminal's interrupt reaches the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    answer = _Socket(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        return _serve(answer)
+    except (OSError, StorageError, ValueError, KeyError) as error:
+        try:
+            answer.fail(error)
+        except OSError:
+            return 1
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
