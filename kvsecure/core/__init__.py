@@ -1,0 +1,1 @@
+"""The replicated state machine: consensus, the key space, leases, watches, accounts."""

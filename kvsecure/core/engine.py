@@ -1,0 +1,407 @@
+"""The engine: runs a replica's work orders on the disk processes, and keeps its time.
+
+Owns: group commit, flushing, compaction slices, ticks, lease expiry, and what happens when a disk
+    is full or broken.
+Never: decides what a command does or who may send it.
+Follows: docs/adr/0004-disk-processes.md.
+Keeps: nothing is acknowledged before the log process has said that it is durable; a sync that
+    failed stops the member, because what it covered can no longer be known.
+
+Everything happens on one event loop: `submit` collects, `end_turn` proposes what one turn collected
+as one batch, and the next batch collects while that one is on its way to the disk.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable
+from typing import Final, Protocol, final
+
+from kvsecure.core.link import DiskLink
+from kvsecure.core.raft.node import NotLeader
+from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
+from kvsecure.core.state import State
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.ids import Index
+from kvsecure.model.limits import (
+    PROPOSALS_PENDING_MAX,
+    REQUEST_TIMEOUT_S,
+    UNFLUSHED_BYTES_MAX,
+)
+from kvsecure.storage.worker import APPEND, APPENDED, FAILED, WRITTEN, Order, Report
+from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
+
+__all__ = ["AuditMark", "Engine", "EngineStatistics"]
+
+_TICK_S: Final = 0.1
+_FLUSH_EVERY_S: Final = 0.2
+_RETRY_S: Final = 0.25
+_SLICE_PAUSE_S: Final = 0.002
+_SWEEP_S: Final = 0.25
+_NS: Final = 1_000_000_000
+
+type_finish = Callable[[Proposal, Outcome], None]
+
+
+class AuditMark(Protocol):
+    """What the engine needs of the audit trail, to make it durable and to have a cut found out."""
+
+    @property
+    def written_head(self) -> tuple[int, bytes]:
+        """Number and hash of the newest record that was written."""
+        ...
+
+    def note_durable(self, head: tuple[int, bytes]) -> None:
+        """Take note that everything through a record is on the disk."""
+        ...
+
+    @property
+    def durable_head(self) -> tuple[int, bytes]:
+        """Number and hash of the newest record known to be on the disk."""
+        ...
+
+
+@final
+class EngineStatistics:
+    """Plain counts for whoever shows them."""
+
+    __slots__ = (
+        "commits",
+        "log_bytes",
+        "proposals_failed",
+        "syncs",
+        "table_bytes",
+        "table_bytes_in_use",
+    )
+
+    def __init__(self) -> None:
+        self.proposals_failed = 0
+        self.log_bytes = 0
+        # Of the log process, and of the table process.
+        self.syncs = Histogram(DISK_BUCKETS_S)
+        self.commits = Histogram(DISK_BUCKETS_S)
+        self.table_bytes = 0
+        self.table_bytes_in_use = 0
+
+
+@final
+class Engine:
+    """Runs one replica."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        log: DiskLink,
+        tables: DiskLink,
+        *,
+        refresh: Callable[[], None],
+        now_ns: Callable[[], int],
+        on_finished: type_finish,
+        on_batch: Callable[[], None],
+        on_fatal: Callable[[str], None],
+        audit: AuditMark,
+        on_slow_apply: Callable[[int], None],
+        slow_apply_ns: int,
+    ) -> None:
+        """Make an engine that `start` sets going.
+
+        Args:
+            replica: Restored from the disk.
+            log: The log process, ready.
+            tables: The table process, ready.
+            refresh: Makes the reader of the tables see what has been written.
+            now_ns: Monotonic time in nanoseconds.
+            on_finished: Told of every proposal of `submit` that is finished.
+            on_batch: Called after the outcomes of a batch have been told.
+            on_fatal: Called once when the member cannot go on.
+            audit: The audit trail, as far as it is stored here.
+            on_slow_apply: Told how many nanoseconds applying a batch took, if that was long.
+            slow_apply_ns: What is long.
+        """
+        self.replica = replica
+        self.statistics = EngineStatistics()
+        self._log = log
+        self._tables = tables
+        self._refresh = refresh
+        self._now_ns = now_ns
+        self._on_finished = on_finished
+        self._on_batch = on_batch
+        self._on_fatal = on_fatal
+        self._audit = audit
+        self._on_slow_apply = on_slow_apply
+        self._slow_apply_ns = slow_apply_ns
+        self._collected: list[Proposal] = []
+        self._pending_count = 0
+        self._frame: tuple[int, bytes] | None = None
+        self._audit_at_append: tuple[int, bytes] = (0, b"")
+        self._disk_full = False
+        self._flushing: tuple[Index, bytes] | None = None
+        self._syncing: tuple[int, bytes] | None = None
+        self._barriers: list[Callable[[], None]] = []
+        self._scrubs: list[Callable[[], None]] = []
+        self._settled: list[Callable[[], None]] = []
+        self._slicing = False
+        self._timers: list[asyncio.TimerHandle] = []
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Attach the disk processes, elect, and wait until this member leads."""
+        await self._log.attach(self._on_log_report, lambda: self._fatal("the log process ended"))
+        await self._tables.attach(
+            self._on_table_report, lambda: self._fatal("the table process ended")
+        )
+        leads = asyncio.Event()
+        self._barriers.append(leads.set)
+        self.every(_TICK_S, self._tick)
+        self.every(_FLUSH_EVERY_S, self._flush)
+        self.every(_SWEEP_S, self._sweep)
+        self._tick()
+        await leads.wait()
+
+    @property
+    def state(self) -> State:
+        """The applied state; read it only when `can_read` says so, or for what may be stale."""
+        return self.replica.state
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether anybody leads."""
+        return self.replica.node.leader != 0
+
+    @property
+    def pending_count(self) -> int:
+        """How many commands are on their way."""
+        return self._pending_count
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def submit(self, proposal: Proposal) -> None:
+        """Take a command on its way; it is finished through `on_finished`.
+
+        Raises:
+            Refused: It was not taken, and will not be carried out.
+        """
+        if self._stopped:
+            raise Refused(Failure.STOPPED)
+        if self._disk_full:
+            raise Refused(Failure.NO_SPACE)
+        if self._pending_count >= PROPOSALS_PENDING_MAX:
+            raise Refused(Failure.TOO_MANY_REQUESTS)
+        if self.state.records.unflushed_bytes > UNFLUSHED_BYTES_MAX:
+            raise Refused(Failure.TOO_MANY_REQUESTS)
+        self._collected.append(proposal)
+        self._pending_count += 1
+
+    def end_turn(self) -> None:
+        """Propose what was submitted since the last call, as one batch."""
+        if not self._collected:
+            return
+        batch, self._collected = self._collected, []
+        try:
+            self.replica.propose(batch)
+        except NotLeader:
+            for proposal in batch:
+                self._finish(proposal, Refused(Failure.NO_LEADER))
+            return
+        self._persist()
+
+    def drop_turn(self) -> list[Proposal]:
+        """Give back what was submitted and not proposed; it will not be carried out."""
+        dropped, self._collected = self._collected, []
+        self._pending_count -= len(dropped)
+        return dropped
+
+    # --- reads ----------------------------------------------------------------------------------
+
+    def can_read(self) -> bool:
+        """Tell whether the applied state is good for a linearizable read now."""
+        node = self.replica.node
+        index = node.read_index()
+        return index is not None and node.log.applied >= index
+
+    def when_readable(self, resume: Callable[[], None]) -> None:
+        """Call back once the applied state is good for a linearizable read."""
+        self._barriers.append(resume)
+
+    def when_scrubbed(self, resume: Callable[[], None]) -> None:
+        """Call back once the long work that is due now has been done."""
+        if self.state.store.slices:
+            self._scrubs.append(resume)
+        else:
+            resume()
+
+    def when_settled(self, resume: Callable[[], None]) -> None:
+        """Call back once everything that was submitted by now is finished."""
+        if self._pending_count:
+            self._settled.append(resume)
+        else:
+            resume()
+
+    # --- stopping -------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Refuse what comes, end the disk processes; everything acknowledged is durable already."""
+        self._stopped = True
+        for timer in self._timers:
+            timer.cancel()
+        self._log.close()
+        self._tables.close()
+
+    # --- the log --------------------------------------------------------------------------------
+
+    def _persist(self) -> None:
+        if self._frame is not None:
+            return
+        ready = self.replica.ready()
+        if ready is None:
+            return
+        self._frame = (len(ready.entries), encode_frame(ready))
+        self._send_frame()
+
+    def _send_frame(self) -> None:
+        if self._frame is not None and not self._stopped:
+            count, text = self._frame
+            self.statistics.log_bytes += len(text)
+            self._audit_at_append = self._audit.written_head
+            self._log.send(Order.APPEND, APPEND.pack(count), text)
+
+    def _on_log_report(self, kind: Report, body: bytes) -> None:
+        if kind is Report.AUDIT_SYNCED and self._syncing is not None:
+            self._audit.note_durable(self._syncing)
+            self._syncing = None
+        elif kind is Report.APPENDED:
+            self.statistics.syncs.observe(APPENDED.unpack(body)[1] / 1e6)
+            self._audit.note_durable(self._audit_at_append)
+            self._disk_full = False
+            self._frame = None
+            self._apply()
+            self._persist()
+        elif kind is Report.FAILED and self._frame is not None:
+            (number,) = FAILED.unpack_from(body)
+            if number not in (errno.ENOSPC, errno.EDQUOT):
+                self._fatal(f"the log cannot be written: {_text(body)}")
+                return
+            # Nothing of it is on the disk: it is written again when there is room. Until then
+            # nothing new is taken, and those who wait time out without knowing the outcome.
+            self._disk_full = True
+            self._later(_RETRY_S, self._send_frame)
+        else:
+            self._fatal(f"the log process reports: {_text(body)}")
+
+    def _apply(self) -> None:
+        finish = self._on_finished
+        begun_ns = self._now_ns()
+        for proposal, outcome in self.replica.persisted(begun_ns):
+            self._pending_count -= 1
+            if not proposal.done:
+                proposal.done = True
+                finish(proposal, outcome)
+        took_ns = self._now_ns() - begun_ns
+        if took_ns > self._slow_apply_ns:
+            self._on_slow_apply(took_ns)
+        if self._barriers and self.can_read():
+            barriers, self._barriers = self._barriers, []
+            for resume in barriers:
+                resume()
+        if self._settled and not self._pending_count:
+            settled, self._settled = self._settled, []
+            for resume in settled:
+                resume()
+        if self.state.store.slices and not self._slicing:
+            self._slicing = True
+            self._later(_SLICE_PAUSE_S, self._run_slice)
+        self._on_batch()
+
+    def _finish(self, proposal: Proposal, outcome: Outcome) -> None:
+        self._pending_count -= 1
+        self.statistics.proposals_failed += 1
+        proposal.done = True
+        self._on_finished(proposal, outcome)
+
+    # --- the tables -----------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if self._flushing is not None or not self.state.dirty or not self.state.index:
+            return
+        self._flushing = self.state.begin_flush(*self._audit.durable_head)
+        self._send_rows()
+
+    def _send_rows(self) -> None:
+        if self._flushing is not None and not self._stopped:
+            self._tables.send(Order.WRITE, self._flushing[1])
+
+    def _on_table_report(self, kind: Report, body: bytes) -> None:
+        if kind is Report.WRITTEN and self._flushing is not None:
+            total, in_use, took_us = WRITTEN.unpack(body)
+            self.statistics.commits.observe(took_us / 1e6)
+            self.statistics.table_bytes = total
+            self.statistics.table_bytes_in_use = in_use
+            index = self._flushing[0]
+            self._flushing = None
+            self._refresh()
+            self.state.end_flush()
+            self.replica.node.log.forget(index)
+            self._log.send(Order.PURGE, (index + 1).to_bytes(8, "big"))
+        elif kind is Report.FAILED and self._flushing is not None:
+            # The log has it all; the tables follow when they can. What is held in memory until
+            # then is bounded by `submit`.
+            self._later(_RETRY_S, self._send_rows)
+        else:
+            self._fatal(f"the table process reports: {_text(body)}")
+
+    def sync_audit(self) -> None:
+        """Make the audit trail durable where no append does it."""
+        head = self._audit.written_head
+        if self._syncing is None and head != self._audit.durable_head:
+            self._syncing = head
+            self._log.send(Order.SYNC_AUDIT)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self.replica.node.tick()
+        self._persist()
+
+    def _run_slice(self) -> None:
+        if self.state.store.run_slice():
+            self._later(_SLICE_PAUSE_S, self._run_slice)
+            return
+        self._slicing = False
+        scrubs, self._scrubs = self._scrubs, []
+        for resume in scrubs:
+            resume()
+
+    def _sweep(self) -> None:
+        """Let go of those who have waited too long; what they asked for may still happen."""
+        before_ns = self._now_ns() - int(REQUEST_TIMEOUT_S * _NS)
+        expired = list(self.replica.expire(before_ns))
+        for proposal in expired:
+            proposal.done = True
+            self.statistics.proposals_failed += 1
+            self._on_finished(proposal, Refused(Failure.TIMEOUT))
+        if expired:
+            self._on_batch()
+
+    def every(self, period_s: float, act: Callable[[], None]) -> None:
+        """Do something again and again until the engine stops."""
+
+        def again() -> None:
+            act()
+            self._later(period_s, again)
+
+        self._later(period_s, again)
+
+    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+        if self._stopped:
+            return
+        loop = asyncio.get_running_loop()
+        self._timers = [timer for timer in self._timers if timer.when() > loop.time()]
+        self._timers.append(loop.call_later(delay_s, act))
+
+    def _fatal(self, why: str) -> None:
+        if not self._stopped:
+            self.stop()
+            self._on_fatal(why)
+
+
+def _text(body: bytes) -> str:
+    return body[FAILED.size :].decode(errors="replace")

@@ -1,0 +1,97 @@
+"""Log entries: a command with its caller, as bytes.
+
+Owns: the encoding, and the number of every command that can be in a log.
+Never: changes what a number means; old logs have to be read.
+Keeps: the request's own bytes are the command's bytes; nothing is encoded twice.
+"""
+
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, final
+
+from google.protobuf.message import DecodeError, Message
+
+from kvsecure.model.caller import Caller, Origin
+from kvsecure.model.ids import TenantId
+from kvsecure.proto import auth_pb2, kv_pb2, lease_pb2, maintenance_pb2, state_pb2, tenant_pb2
+
+__all__ = ["COMMANDS", "DamagedEntry", "Entry", "decode", "encode", "envelope"]
+
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct(">BB")
+_ENVELOPE: Final = struct.Struct(">IBQH")
+
+COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
+    {
+        1: kv_pb2.PutRequest,
+        2: kv_pb2.DeleteRangeRequest,
+        3: kv_pb2.TxnRequest,
+        4: kv_pb2.CompactionRequest,
+        10: lease_pb2.LeaseGrantRequest,
+        11: lease_pb2.LeaseRevokeRequest,
+        20: auth_pb2.AuthEnableRequest,
+        21: auth_pb2.AuthDisableRequest,
+        22: auth_pb2.AuthUserAddRequest,
+        23: auth_pb2.AuthUserDeleteRequest,
+        24: auth_pb2.AuthUserChangePasswordRequest,
+        25: auth_pb2.AuthUserGrantRoleRequest,
+        26: auth_pb2.AuthUserRevokeRoleRequest,
+        27: auth_pb2.AuthRoleAddRequest,
+        28: auth_pb2.AuthRoleDeleteRequest,
+        29: auth_pb2.AuthRoleGrantPermissionRequest,
+        30: auth_pb2.AuthRoleRevokePermissionRequest,
+        # Of the member itself.
+        31: state_pb2.VerifierUpgrade,
+        40: maintenance_pb2.AlarmRequest,
+        50: tenant_pb2.TenantAddRequest,
+        51: tenant_pb2.TenantDeleteRequest,
+    }
+)
+_HEADS: Final = {command: _HEAD.pack(_VERSION, number) for number, command in COMMANDS.items()}
+
+
+class Entry(NamedTuple):
+    """A decoded entry."""
+
+    caller: Caller
+    command: Message
+
+
+@final
+class DamagedEntry(Exception):
+    """An entry of the log cannot be read; it was written by another version, or not by us."""
+
+
+def envelope(caller: Caller) -> bytes:
+    """Encode the caller; it can be kept and used for all of a caller's entries."""
+    user = caller.user.encode()
+    packed = _ENVELOPE.pack(caller.tenant, caller.origin, caller.law_revision, len(user))
+    return packed + user
+
+
+def encode(command: type[Message], packed_caller: bytes, request: bytes) -> bytes:
+    """Return the entry for a request's bytes."""
+    return _HEADS[command] + packed_caller + request
+
+
+def decode(entry: bytes) -> Entry:
+    """Read an entry.
+
+    Raises:
+        DamagedEntry: It is not one.
+    """
+    try:
+        version, number = _HEAD.unpack_from(entry)
+        tenant, origin, law_revision, length = _ENVELOPE.unpack_from(entry, _HEAD.size)
+        start = _HEAD.size + _ENVELOPE.size
+        if len(entry) < start + length:
+            raise DamagedEntry("an entry of the log is cut off")
+        user = entry[start : start + length].decode()
+        if version != _VERSION:
+            raise DamagedEntry(f"entry version {version} is not known here")
+        command = COMMANDS[number].FromString(entry[start + length :])
+        caller = Caller(TenantId(tenant), Origin(origin), user, law_revision)
+    except (struct.error, KeyError, ValueError, DecodeError) as error:
+        raise DamagedEntry(f"an entry of the log cannot be read: {error}") from None
+    return Entry(caller, command)

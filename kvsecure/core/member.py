@@ -1,0 +1,64 @@
+"""What a member says of itself: status and membership.
+
+Owns: the answers of Status and MemberList.
+Never: needs a quorum for Status; it is what this member knows.
+Follows: etcd-surface sections 1.6 and 1.7; the database size is never 0, because etcdctl divides by
+    it.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from kvsecure.core.engine import Engine
+from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.proto import cluster_pb2, maintenance_pb2
+
+__all__ = ["MemberFacts", "member_list_body", "status_body"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberFacts:
+    """What does not change while a member runs."""
+
+    cluster: ClusterId
+    member: MemberId
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    # The version of etcd's API that is spoken.
+    version: str
+    quota_bytes: int
+    # Loud words for `endpoint status`: modes that weaken the defaults.
+    warnings: tuple[str, ...] = ()
+
+
+def member_list_body(facts: MemberFacts) -> bytes:
+    """Return a MemberListResponse without its header."""
+    member = cluster_pb2.Member(
+        ID=facts.member, name=facts.name, peerURLs=facts.peer_urls, clientURLs=facts.client_urls
+    )
+    return cluster_pb2.MemberListResponse(members=[member]).SerializeToString()
+
+
+def status_body(facts: MemberFacts, engine: Engine) -> bytes:
+    """Return a StatusResponse without its header."""
+    node = engine.replica.node
+    statistics = engine.statistics
+    errors = list(facts.warnings)
+    if not engine.has_leader:
+        errors.append("etcdserver: no leader")
+    for who, kind in sorted(engine.state.alarms):
+        errors.append(f"memberID:{who} alarm:{maintenance_pb2.AlarmType.Name(kind)} ")
+    return maintenance_pb2.StatusResponse(
+        version=facts.version,
+        dbSize=max(statistics.table_bytes, 1),
+        dbSizeInUse=statistics.table_bytes_in_use,
+        leader=node.leader,
+        raftIndex=node.log.committed,
+        raftTerm=node.term,
+        raftAppliedIndex=node.log.applied,
+        errors=errors,
+        storageVersion=facts.version,
+        dbSizeQuota=facts.quota_bytes,
+    ).SerializeToString()

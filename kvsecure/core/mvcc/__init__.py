@@ -1,0 +1,1 @@
+"""The revisioned key space: which versions a key has, and what they were."""

@@ -1,0 +1,271 @@
+"""The key index of one tenant: which revisions every key has.
+
+    heads   key -> newest version: where it is, when the key was created, its version and lease
+    past    key -> older versions that are still retained, as a run of 12-byte positions
+    live    keys that exist now, in order;   dead   keys that exist only in the past, in order
+
+Owns: looking up a key at a revision, counting, and which positions compaction frees.
+Never: sees a value; a position says where a record is.
+Follows: etcd's treeIndex and keyIndex (server/storage/mvcc) for what is visible when.
+Keeps: heads and past hold nothing but bytes, so a million keys are nothing for the cyclic collector
+    to walk; a key is in exactly one of live and dead.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple, final
+
+from sortedcontainers import SortedList
+
+from kvsecure.model.keys import Span
+
+__all__ = [
+    "HEAD",
+    "POSITION_BYTES",
+    "TOMBSTONE",
+    "Head",
+    "KeyIndex",
+    "is_tombstone",
+    "main_of",
+    "position",
+]
+
+# Newest version of a key: main and sub revision, create revision, version (0: deleted), lease.
+HEAD: Final = struct.Struct(">QIQQq")
+# A position: main revision, then sub revision whose top bit marks a deletion.
+_POSITION: Final = struct.Struct(">QI")
+POSITION_BYTES: Final = _POSITION.size
+TOMBSTONE: Final = 0x8000_0000
+
+_head_of = HEAD.unpack
+_pack_head = HEAD.pack
+
+
+class Head(NamedTuple):
+    """The newest version of a key, decoded."""
+
+    main: int
+    sub: int
+    create: int
+    version: int
+    lease: int
+
+
+def position(main: int, sub: int) -> bytes:
+    """Return the position of the `sub`-th change of a revision."""
+    return _POSITION.pack(main, sub)
+
+
+def main_of(place: bytes) -> int:
+    """Return the revision of a position."""
+    return int.from_bytes(place[:8], "big")
+
+
+def is_tombstone(place: bytes) -> bool:
+    """Tell whether a position is that of a deletion."""
+    return bool(place[8] & 0x80)
+
+
+@final
+class KeyIndex:
+    """One tenant's keys."""
+
+    __slots__ = ("dead", "heads", "live", "past")
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, bytes] = {}
+        self.past: dict[bytes, bytearray] = {}
+        self.live: SortedList[bytes] = SortedList()
+        self.dead: SortedList[bytes] = SortedList()
+
+    def head(self, key: bytes) -> Head | None:
+        """Return the newest version of a key that exists, otherwise None."""
+        packed = self.heads.get(key)
+        if packed is None:
+            return None
+        head = Head(*_head_of(packed))
+        return head if head.version else None
+
+    def put(
+        self, key: bytes, main: int, sub: int, lease: int
+    ) -> tuple[bytes, int, int, bytes | None]:
+        """Give a key a new version.
+
+        Returns:
+            Its packed head, create revision and version, and the packed head that it replaced,
+            which may be that of a deletion.
+        """
+        old = self.heads.get(key)
+        if old is None:
+            create, version = main, 1
+            self.live.add(key)
+        else:
+            _, _, create, version, _ = _head_of(old)
+            self._retain(key, old)
+            if version:
+                version += 1
+            else:
+                create, version = main, 1
+                self.dead.remove(key)
+                self.live.add(key)
+        head = _pack_head(main, sub, create, version, lease)
+        self.heads[key] = head
+        return head, create, version, old
+
+    def delete(self, key: bytes, main: int, sub: int) -> tuple[bytes, bytes]:
+        """Mark a key that exists as deleted; return its packed head and the one it replaced."""
+        old = self.heads[key]
+        self._retain(key, old)
+        head = _pack_head(main, sub | TOMBSTONE, 0, 0, 0)
+        self.heads[key] = head
+        self.live.remove(key)
+        self.dead.add(key)
+        return head, old
+
+    def load(self, key: bytes, head: bytes) -> None:
+        """Take in a version as it was stored; versions of a key come in order."""
+        old = self.heads.get(key)
+        deleted = bool(head[8] & 0x80)
+        if old is None:
+            (self.dead if deleted else self.live).add(key)
+        else:
+            self._retain(key, old)
+            was_deleted = bool(old[8] & 0x80)
+            if deleted and not was_deleted:
+                self.live.remove(key)
+                self.dead.add(key)
+            elif was_deleted and not deleted:
+                self.dead.remove(key)
+                self.live.add(key)
+        self.heads[key] = head
+
+    def at(self, key: bytes, revision: int) -> bytes | None:
+        """Return the position of what a key was at a revision, or None if it did not exist then."""
+        head = self.heads.get(key)
+        if head is None:
+            return None
+        newest = revision.to_bytes(8, "big")
+        if head[:8] <= newest:
+            place = head[:POSITION_BYTES]
+        else:
+            run = self.past.get(key)
+            if run is None:
+                return None
+            found = _last_through(run, newest)
+            if found < 0:
+                return None
+            place = bytes(run[found * POSITION_BYTES : (found + 1) * POSITION_BYTES])
+        return None if place[8] & 0x80 else place
+
+    def positions(self, key: bytes) -> list[bytes]:
+        """Return every retained position of a key, in the order they were written."""
+        head = self.heads.get(key)
+        if head is None:
+            return []
+        run = self.past.get(key, b"")
+        older = [bytes(run[i : i + POSITION_BYTES]) for i in range(0, len(run), POSITION_BYTES)]
+        return [*older, head[:POSITION_BYTES]]
+
+    def holds(self, key: bytes, place: bytes) -> bool:
+        """Tell whether a position of a key is still retained."""
+        head = self.heads.get(key)
+        if head is None:
+            return False
+        if head[:POSITION_BYTES] == place:
+            return True
+        run = self.past.get(key)
+        if run is None:
+            return False
+        found = _last_through(run, place[:8])
+        while found >= 0:
+            at = found * POSITION_BYTES
+            if run[at : at + 8] != place[:8]:
+                return False
+            if run[at : at + POSITION_BYTES] == place:
+                return True
+            found -= 1
+        return False
+
+    def keys_now(self, span: Span) -> Iterator[bytes]:
+        """Yield the keys that exist now, in order."""
+        if span.empty:
+            return iter(())
+        keys: Iterator[bytes] = self.live.irange(span.start, span.end, (True, False))
+        return keys
+
+    def count_now(self, span: Span) -> int:
+        """Return how many keys of the span exist now, without walking them."""
+        if span.empty:
+            return 0
+        end = len(self.live) if span.end is None else self.live.bisect_left(span.end)
+        return int(end) - int(self.live.bisect_left(span.start))
+
+    def keys_ever(self, span: Span) -> list[bytes]:
+        """Return the keys of the span that have any retained version, in order."""
+        if span.empty:
+            return []
+        live = list(self.live.irange(span.start, span.end, (True, False)))
+        dead = list(self.dead.irange(span.start, span.end, (True, False)))
+        return sorted(live + dead) if dead else live
+
+    def keys_with_past(self) -> list[bytes]:
+        """Return the keys that compaction could free something of."""
+        return [*self.past.keys(), *(key for key in self.dead if key not in self.past)]
+
+    def compact(self, key: bytes, revision: int) -> list[bytes]:
+        """Forget what a key was before a revision; return the positions that are free now.
+
+        The newest version at or below the revision stays, unless it is a deletion: that stays only
+        if it lies exactly at the revision, for a watch that starts there (etcd's keep set).
+        """
+        head = self.heads.get(key)
+        if head is None:
+            return []
+        newest = revision.to_bytes(8, "big")
+        run = self.past.get(key)
+        if head[:8] <= newest:
+            freed = _split(run) if run else []
+            self.past.pop(key, None)
+            if head[8] & 0x80 and head[:8] != newest:
+                freed.append(head[:POSITION_BYTES])
+                del self.heads[key]
+                self.dead.remove(key)
+            return freed
+        if run is None:
+            return []
+        kept = _last_through(run, newest)
+        if kept < 0:
+            return []
+        at = kept * POSITION_BYTES
+        if run[at + 8] & 0x80 and run[at : at + 8] != newest:
+            at += POSITION_BYTES
+        freed = _split(run[:at])
+        if at == len(run):
+            del self.past[key]
+        elif at:
+            del run[:at]
+        return freed
+
+    def _retain(self, key: bytes, old: bytes) -> None:
+        run = self.past.get(key)
+        if run is None:
+            self.past[key] = bytearray(old[:POSITION_BYTES])
+        else:
+            run += old[:POSITION_BYTES]
+
+
+def _last_through(run: bytearray, newest: bytes) -> int:
+    """Return the number of the last position whose revision is at most this one, or -1."""
+    low, high = 0, len(run) // POSITION_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        at = middle * POSITION_BYTES
+        if run[at : at + 8] <= newest:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+def _split(run: bytes | bytearray) -> list[bytes]:
+    return [bytes(run[i : i + POSITION_BYTES]) for i in range(0, len(run), POSITION_BYTES)]

@@ -1,0 +1,162 @@
+"""Records: what a key was at a position, in memory until it is in the tables.
+
+    fresh      written since the last flush began        reads look here first,
+    flushing   handed to the table process, not confirmed   then here,
+    cache      read from the tables lately                  then here,
+    tables     everything older                             then there
+
+Owns: the overlay over the tables, the flush batches, and the bounded cache.
+Never: decides which records there are; the index does.
+Keeps: a record never changes, so nothing here is ever stale; a record is in one of the overlays
+    until the transaction that holds it is durable.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Protocol, final
+
+from kvsecure.model.errors import invariant
+from kvsecure.model.ids import TenantId
+from kvsecure.model.limits import RECORD_CACHE_BYTES_MAX
+from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_records, pack_rows
+
+__all__ = ["Records", "TableSource", "decode_index_block", "encode_index_row", "index_block"]
+
+_INDEX_BLOCK_ROWS_MAX: Final = 4_096
+_TENANT_BYTES: Final = 4
+_HEAD_BYTES: Final = 36
+_KEY_LENGTH_BYTES: Final = 4
+
+
+class TableSource(Protocol):
+    """Where flushed rows are read: the sealed tables, or a plain dictionary in simulation."""
+
+    def get(self, table: Table, key: bytes, scope: int) -> bytes | None:
+        """Return a row's value, or None if there is no such row."""
+        ...
+
+    def next(self, table: Table, start: bytes, scope: int) -> tuple[bytes, bytes] | None:
+        """Return the first row at or after a key, or None behind the last."""
+        ...
+
+
+def encode_index_row(tenant_prefix: bytes, head: bytes, key: bytes) -> bytes:
+    """Encode what the index needs to know of one version: whose, where, what, and its key."""
+    return tenant_prefix + head + len(key).to_bytes(_KEY_LENGTH_BYTES, "big") + key
+
+
+def decode_index_block(block: bytes) -> Iterable[tuple[TenantId, bytes, bytes, bytes]]:
+    """Yield (tenant, head, key, the encoded row) of each row of a block, in order."""
+    offset = 0
+    head_at = _TENANT_BYTES
+    length_at = head_at + _HEAD_BYTES
+    key_at = length_at + _KEY_LENGTH_BYTES
+    while offset < len(block):
+        tenant = TenantId(int.from_bytes(block[offset : offset + head_at], "big"))
+        head = block[offset + head_at : offset + length_at]
+        length = int.from_bytes(block[offset + length_at : offset + key_at], "big")
+        end = offset + key_at + length
+        yield tenant, head, block[offset + key_at : end], block[offset:end]
+        offset = end
+
+
+@final
+class Records:
+    """The records of all tenants."""
+
+    __slots__ = (
+        "_cache",
+        "_cache_bytes",
+        "_flushing",
+        "_flushing_bytes",
+        "_source",
+        "flushes_begun",
+        "flushes_ended",
+        "fresh",
+        "fresh_bytes",
+        "fresh_rows",
+        "obsolete",
+    )
+
+    def __init__(self, source: TableSource) -> None:
+        """Make an empty overlay over the tables."""
+        self._source = source
+        # Position -> (tenant, encoded mvccpb.KeyValue).
+        self.fresh: dict[bytes, tuple[TenantId, bytes]] = {}
+        self.fresh_rows: list[bytes] = []
+        self.fresh_bytes = 0
+        # Positions that compaction freed and that are still in the tables.
+        self.obsolete: list[bytes] = []
+        # They differ by one while a flush is on its way.
+        self.flushes_begun = 0
+        self.flushes_ended = 0
+        self._flushing: dict[bytes, tuple[TenantId, bytes]] = {}
+        self._flushing_bytes = 0
+        self._cache: dict[bytes, bytes] = {}
+        self._cache_bytes = 0
+
+    def get(self, place: bytes, tenant: TenantId) -> bytes:
+        """Return the record at a position that the index holds."""
+        record = self.find(place, tenant)
+        invariant(record is not None, "the tables hold every record that the index names")
+        assert record is not None  # noqa: S101 - narrows the type; the invariant has checked it
+        return record
+
+    def find(self, place: bytes, tenant: TenantId) -> bytes | None:
+        """Return the record at a position, or None if compaction has freed it."""
+        found = self.fresh.get(place) or self._flushing.get(place)
+        if found is not None:
+            return found[1]
+        cached = self._cache.get(place)
+        if cached is not None:
+            return cached
+        record = self._source.get(Table.RECORDS, place, tenant)
+        if record is not None:
+            self._remember(place, record)
+        return record
+
+    def begin_flush(self) -> bytes:
+        """Hand over, packed, what has to be written; reads find it here until `end_flush`."""
+        invariant(self.flushes_begun == self.flushes_ended, "one flush at a time")
+        self.flushes_begun += 1
+        self._flushing, self.fresh = self.fresh, {}
+        self._flushing_bytes, self.fresh_bytes = self.fresh_bytes, 0
+        rows, self.fresh_rows = self.fresh_rows, []
+        obsolete, self.obsolete = self.obsolete, []
+        others = [
+            index_block(rows[i : i + _INDEX_BLOCK_ROWS_MAX])
+            for i in range(0, len(rows), _INDEX_BLOCK_ROWS_MAX)
+        ]
+        others.extend(Row(Table.RECORDS, place, NO_SCOPE, None) for place in obsolete)
+        return pack_records(self._flushing) + pack_rows(others)
+
+    def end_flush(self) -> None:
+        """Take note that what was handed over is durable."""
+        self._flushing = {}
+        self._flushing_bytes = 0
+        self.flushes_ended += 1
+
+    def next_block(self, start: bytes) -> tuple[bytes, bytes] | None:
+        """Return the first flushed index block at or after a place, with its place."""
+        return self._source.next(Table.INDEX, start, NO_SCOPE)
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """How much is only in memory and in the log."""
+        return self.fresh_bytes + self._flushing_bytes
+
+    def _remember(self, place: bytes, record: bytes) -> None:
+        cache = self._cache
+        cache[place] = record
+        self._cache_bytes += len(record)
+        while self._cache_bytes > RECORD_CACHE_BYTES_MAX:
+            # Oldest first: a record that is read again comes back for the price of one look-up.
+            self._cache_bytes -= len(cache.pop(next(iter(cache))))
+
+
+def index_block(rows: list[bytes]) -> Row:
+    """Return the index block of rows that follow each other, under the position of the first."""
+    first = rows[0]
+    place = first[_TENANT_BYTES : _TENANT_BYTES + 12]
+    # The mark of a deletion is not part of the order.
+    key = place[:8] + bytes((place[8] & 0x7F,)) + place[9:]
+    return Row(Table.INDEX, key, NO_SCOPE, b"".join(rows))

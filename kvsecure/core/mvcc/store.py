@@ -1,0 +1,254 @@
+"""The store: one revision counter over the key spaces of all tenants.
+
+Owns: revisions, which tenants have a space, compaction, and reading the index back at start.
+Never: checks rights or shapes; never waits. Long work is cut into slices that the caller runs.
+Follows: etcd's store (server/storage/mvcc): an empty store is at revision 1, a transaction is one
+    revision, one that changes nothing uses none.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import final
+
+from kvsecure.core.mvcc.index import is_tombstone, position
+from kvsecure.core.mvcc.ranges import answer_range, check_revision
+from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
+from kvsecure.core.mvcc.space import Event, Space, Writing
+from kvsecure.core.mvcc.txn import (
+    check_path,
+    check_put,
+    choose_path,
+    run_delete,
+    run_path,
+    run_put,
+    writes,
+)
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.ids import REVISION_EMPTY, TenantId
+from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+from kvsecure.storage.tables import NO_SCOPE, Row, Table
+
+__all__ = ["Store"]
+
+_COMPACT_KEYS_PER_SLICE = 2_000
+_BLOCK_BYTES_MERGED = 256 * 1024
+
+type_publish = Callable[[Space, int, list[Event]], None]
+
+
+@final
+class Store:
+    """All key spaces."""
+
+    def __init__(self, records: Records, publish: type_publish) -> None:
+        """Make an empty store.
+
+        Args:
+            records: Where records are.
+            publish: Told of every revision as it is written: space, revision, its events.
+        """
+        self.records = records
+        self.revision: int = REVISION_EMPTY
+        # -1: nothing was ever compacted; etcd shows it so.
+        self.compacted: int = -1
+        self._spaces: dict[TenantId, Space] = {}
+        self._publish = publish
+        # Rows of the state and index tables that the next flush writes besides records.
+        self.rows: list[Row] = []
+        self.slices: deque[Iterator[None]] = deque()
+
+    # --- spaces ---------------------------------------------------------------------------------
+
+    def space(self, tenant: TenantId) -> Space:
+        """Return a tenant's space."""
+        return self._spaces[tenant]
+
+    def spaces(self) -> Iterable[Space]:
+        """Return every space."""
+        return self._spaces.values()
+
+    def add_space(self, tenant: TenantId) -> Space:
+        """Make the empty space of a new tenant."""
+        space = self._spaces[tenant] = Space(tenant)
+        return space
+
+    def drop_space(self, tenant: TenantId) -> None:
+        """Forget a tenant's keys at once, and their bytes in slices."""
+        space = self._spaces.pop(tenant)
+        self.slices.append(self._erase(space))
+
+    # --- reading and writing --------------------------------------------------------------------
+
+    def range(self, space: Space, request: RangeRequest) -> bytes:
+        """Answer a range request (without header) on the newest state.
+
+        Raises:
+            Refused: The revision is in the future or compacted.
+        """
+        return answer_range(space, self.records, request, self.revision, self.compacted)
+
+    def put(self, space: Space, request: PutRequest) -> bytes:
+        """Carry out a put; return its answer without the header.
+
+        Raises:
+            Refused: Its lease, or the key it builds on, does not exist. Nothing was changed.
+        """
+        if request.lease or request.ignore_value or request.ignore_lease:
+            check_put(space, request)
+        writing = Writing(space, self.records, self.revision + 1)
+        body = run_put(space, self.records, writing, request)
+        self._finish(space, writing)
+        return body
+
+    def delete(self, space: Space, request: DeleteRangeRequest) -> bytes:
+        """Carry out a deletion; return its answer without the header."""
+        writing = Writing(space, self.records, self.revision + 1)
+        body = run_delete(space, self.records, writing, request)
+        self._finish(space, writing)
+        return body
+
+    def delete_keys(self, space: Space, keys: Iterable[bytes]) -> None:
+        """Delete these keys, as far as they exist, in one revision and in this order."""
+        writing = Writing(space, self.records, self.revision + 1)
+        for key in keys:
+            if space.index.head(key) is not None:
+                writing.delete(key)
+        self._finish(space, writing)
+
+    def transact(self, space: Space, request: TxnRequest) -> bytes:
+        """Carry out a transaction; return its answer without the header.
+
+        Raises:
+            Refused: Something on its path cannot be done. Nothing was changed.
+        """
+        path = choose_path(space, self.records, request)
+        check_path(space, path, self.revision, self.compacted)
+        writing = Writing(space, self.records, self.revision + 1)
+        body = run_path(space, self.records, writing, path, self.compacted)
+        self._finish(space, writing)
+        return body
+
+    def would_write(self, space: Space, request: TxnRequest) -> bool:
+        """Tell whether a transaction's path, chosen now, holds a put or a delete."""
+        return writes(choose_path(space, self.records, request))
+
+    # --- compaction -----------------------------------------------------------------------------
+
+    def compact(self, revision: int) -> None:
+        """Forget everything before a revision: at once for readers, in slices for the bytes.
+
+        Raises:
+            Refused: It has been compacted already, or lies in the future.
+        """
+        if revision <= self.compacted:
+            raise Refused(Failure.COMPACTED)
+        check_revision(revision, self.revision, self.compacted)
+        self.compacted = revision
+        self.slices.append(self._scrub(revision))
+
+    def run_slice(self) -> bool:
+        """Run one slice of the long work that is due; return whether any is left."""
+        while self.slices:
+            try:
+                next(self.slices[0])
+            except StopIteration:
+                self.slices.popleft()
+                continue
+            return True
+        return False
+
+    # --- start ----------------------------------------------------------------------------------
+
+    def load(self, blocks: Iterable[bytes]) -> None:
+        """Read the index back from its blocks; spaces of tenants must have been added.
+
+        Rows of tenants that are gone, and versions that a compaction before the crash had already
+        given up, are scrubbed again: scrubbing is idempotent.
+        """
+        orphans = False
+        for block in blocks:
+            for tenant, head, key, _ in decode_index_block(block):
+                space = self._spaces.get(tenant)
+                if space is None:
+                    self.records.obsolete.append(head[:12])
+                    orphans = True
+                else:
+                    space.index.load(key, head)
+        if self.compacted > 0:
+            self.slices.append(self._scrub(self.compacted, freed=orphans))
+        elif orphans:
+            self.slices.append(self._rewrite_blocks())
+        for space in self._spaces.values():
+            for key in space.index.live:
+                newest = space.index.head(key)
+                if newest is not None and newest.lease:
+                    space.leases.attach(newest.lease, key)
+
+    # --- within ---------------------------------------------------------------------------------
+
+    def _finish(self, space: Space, writing: Writing) -> None:
+        if writing.events:
+            self.revision = writing.main
+            self._publish(space, writing.main, writing.events)
+
+    def _scrub(self, revision: int, *, freed: bool = False) -> Iterator[None]:
+        for space in list(self._spaces.values()):
+            keys = space.index.keys_with_past()
+            for start in range(0, len(keys), _COMPACT_KEYS_PER_SLICE):
+                for key in keys[start : start + _COMPACT_KEYS_PER_SLICE]:
+                    places = space.index.compact(key, revision)
+                    freed = freed or bool(places)
+                    self.records.obsolete.extend(p for p in places if not is_tombstone(p))
+                yield
+        if freed:
+            yield from self._rewrite_blocks()
+
+    def _erase(self, space: Space) -> Iterator[None]:
+        index = space.index
+        keys = [*index.heads]
+        for start in range(0, len(keys), _COMPACT_KEYS_PER_SLICE):
+            for key in keys[start : start + _COMPACT_KEYS_PER_SLICE]:
+                places = index.positions(key)
+                self.records.obsolete.extend(p for p in places if not is_tombstone(p))
+            yield
+        yield from self._rewrite_blocks()
+
+    def _rewrite_blocks(self) -> Iterator[None]:
+        """Drop the rows of versions that are gone from the index blocks, and merge small blocks.
+
+        What replaces a block and its deletion are appended together, and so are flushed together.
+        Blocks are read from the tables, so these must hold what was written and rewritten before;
+        otherwise a version could end up in two blocks.
+        """
+        yield from self._wait_flushed()
+        through = position(self.revision + 1, 0)
+        replaced: list[Row] = []
+        kept: list[bytes] = []
+        kept_bytes = 0
+        found = self.records.next_block(b"")
+        while found is not None and found[0] < through:
+            place, block = found
+            replaced.append(Row(Table.INDEX, place, NO_SCOPE, None))
+            for tenant, head, key, row in decode_index_block(block):
+                space = self._spaces.get(tenant)
+                if space is not None and space.index.holds(key, head[:12]):
+                    kept.append(row)
+                    kept_bytes += len(row)
+            if kept_bytes >= _BLOCK_BYTES_MERGED:
+                self.rows += [*replaced, index_block(kept)]
+                replaced, kept, kept_bytes = [], [], 0
+            yield
+            found = self.records.next_block(place + b"\0")
+        self.rows += replaced
+        if kept:
+            self.rows.append(index_block(kept))
+        # Whoever waits for the end of this waits for the bytes to be gone.
+        yield from self._wait_flushed()
+
+    def _wait_flushed(self) -> Iterator[None]:
+        """Pause until the tables hold everything that has been written so far."""
+        records = self.records
+        unflushed = bool(self.rows or records.fresh_rows or records.obsolete)
+        awaited = records.flushes_begun + unflushed
+        while records.flushes_ended < awaited:
+            yield

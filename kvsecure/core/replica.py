@@ -1,0 +1,175 @@
+"""One member's replica: consensus above, the applied state below; no clock, no disk, no socket.
+
+Owns: carrying committed entries into the state in order, and who waits for which entry.
+Never: waits or writes. `ready` says what must be durable; `persisted` says that it is.
+Follows: Raft section 5.3: an entry is applied once it is committed, in log order.
+Keeps: a proposal is finished exactly once, with its answer or a refusal.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, final
+
+from google.protobuf.message import Message
+
+from kvsecure.core.apply import apply
+from kvsecure.core.entry import decode
+from kvsecure.core.raft.node import HardState, Node, Ready
+from kvsecure.core.state import State
+from kvsecure.model.answer import Answer
+from kvsecure.model.caller import Caller
+from kvsecure.model.errors import Refused
+from kvsecure.model.ids import Index, MemberId, Term
+
+__all__ = ["DamagedFrame", "Outcome", "Proposal", "Replica", "decode_frame", "encode_frame"]
+
+_FRAME: Final = struct.Struct(">QQQQ")
+_LENGTH: Final = struct.Struct(">I")
+
+Outcome = Answer | Refused
+
+
+@final
+class Proposal:
+    """A command on its way through the log."""
+
+    __slots__ = ("caller", "command", "context", "done", "entry", "since_ns")
+
+    def __init__(
+        self, entry: bytes, caller: Caller, command: Message, since_ns: int, context: object
+    ) -> None:
+        self.entry = entry
+        self.caller = caller
+        self.command = command
+        self.since_ns = since_ns
+        # Whatever the one who submits it wants back with its outcome.
+        self.context = context
+        # Nobody waits any more once it is done: it timed out, or its connection is gone.
+        self.done = False
+
+
+class _Waiting(NamedTuple):
+    first: Index
+    proposals: Sequence[Proposal]
+
+
+@final
+class DamagedFrame(Exception):
+    """A frame of the log cannot be read."""
+
+
+def encode_frame(ready: Ready) -> bytes:
+    """Return what is written to the log for a work order."""
+    hard = ready.hard_state
+    parts = [_FRAME.pack(hard.term, hard.vote, hard.committed, ready.term)]
+    pack = _LENGTH.pack
+    for entry in ready.entries:
+        parts.append(pack(len(entry)))
+        parts.append(entry)
+    return b"".join(parts)
+
+
+def decode_frame(text: bytes, count: int) -> tuple[HardState, Term, list[bytes]]:
+    """Read what `encode_frame` wrote.
+
+    Raises:
+        DamagedFrame: It is not that.
+    """
+    entries = []
+    try:
+        term, vote, committed, entry_term = _FRAME.unpack_from(text)
+        offset = _FRAME.size
+        for _ in range(count):
+            (length,) = _LENGTH.unpack_from(text, offset)
+            offset += _LENGTH.size
+            entries.append(text[offset : offset + length])
+            offset += length
+    except struct.error:
+        raise DamagedFrame("a frame of the log is cut off") from None
+    if offset != len(text):
+        raise DamagedFrame("a frame of the log has something behind its entries")
+    return HardState(Term(term), MemberId(vote), Index(committed)), Term(entry_term), entries
+
+
+@final
+class Replica:
+    """Consensus and state together."""
+
+    __slots__ = ("_waiting", "node", "state")
+
+    def __init__(self, node: Node, state: State) -> None:
+        self.node = node
+        self.state = state
+        self._waiting: deque[_Waiting] = deque()
+
+    def propose(self, proposals: Sequence[Proposal]) -> None:
+        """Hand commands to consensus.
+
+        Raises:
+            NotLeader: This member cannot; nothing was proposed.
+        """
+        first = self.node.propose([proposal.entry for proposal in proposals])
+        self._waiting.append(_Waiting(first, proposals))
+
+    def ready(self) -> Ready | None:
+        """Return what has to be made durable now, or None."""
+        return self.node.ready()
+
+    def persisted(self, now_ns: int) -> Iterator[tuple[Proposal, Outcome]]:
+        """Take note that the last work order is durable; apply what that commits.
+
+        Yields:
+            Each proposal that is finished, with its outcome, in log order. The iterator has to be
+            run to its end.
+        """
+        self.node.persisted()
+        log, state = self.node.log, self.state
+        if log.committed == log.applied:
+            return
+        entries = log.entries(log.applied, log.committed)
+        index: int = log.applied
+        waiting = self._waiting
+        ahead = waiting[0] if waiting else None
+        for entry in entries:
+            index += 1
+            if ahead is not None and index >= ahead.first:
+                proposal = ahead.proposals[index - ahead.first]
+                try:
+                    outcome: Outcome = apply(state, proposal.caller, proposal.command, now_ns)
+                except Refused as refused:
+                    outcome = refused
+                if index == ahead.first + len(ahead.proposals) - 1:
+                    waiting.popleft()
+                    ahead = waiting[0] if waiting else None
+                yield proposal, outcome
+            elif entry:
+                _replay(state, entry, now_ns)
+        state.index = log.applied = Index(index)
+        state.term = self.node.term
+
+    def expire(self, before_ns: int) -> Iterator[Proposal]:
+        """Yield the proposals that have waited since before a time and are still waited for."""
+        for group in self._waiting:
+            for proposal in group.proposals:
+                if not proposal.done and proposal.since_ns < before_ns:
+                    yield proposal
+
+    @property
+    def waiting_count(self) -> int:
+        """How many proposals are not finished."""
+        return sum(len(group.proposals) for group in self._waiting)
+
+
+def _replay(state: State, entry: bytes, now_ns: int) -> None:
+    """Apply an entry that nobody here waits for.
+
+    Raises:
+        DamagedEntry: It cannot be read.
+    """
+    caller, command = decode(entry)
+    try:
+        apply(state, caller, command, now_ns)
+    except Refused:
+        # It was refused when it was first applied as well; a refused command changes nothing.
+        return

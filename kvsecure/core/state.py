@@ -1,0 +1,211 @@
+"""The applied state: everything that the log's entries have made, and its stored form.
+
+Owns: putting the parts together, and which rows of the state table stand for what.
+Never: decides or changes anything by itself; `apply` does.
+Keeps: the row that says how far the log is applied goes into the same transaction as what was
+    applied, so the state on disk is always the state at exactly that index.
+"""
+
+from collections.abc import Iterable
+from typing import Final, final
+
+from google.protobuf.message import DecodeError, Message
+
+from kvsecure.core.accounts import Accounts, Tenant
+from kvsecure.core.mvcc.records import Records, TableSource
+from kvsecure.core.mvcc.store import Store
+from kvsecure.core.watch import Hub
+from kvsecure.model.ids import Index, LeaseId, TenantId, Term
+from kvsecure.proto import maintenance_pb2, state_pb2
+from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_rows
+
+__all__ = ["State", "UnreadableState", "alarm_list"]
+
+# First byte of a key of the state table.
+_APPLIED: Final = b"A"
+_TENANT: Final = b"T"
+_USER: Final = b"U"
+_ROLE: Final = b"R"
+_LEASE: Final = b"L"
+_ALARM: Final = b"M"
+
+
+@final
+class UnreadableState(Exception):
+    """A row of the state table is not of a form known here."""
+
+
+@final
+class State:
+    """Key spaces, leases, watches, accounts and alarms at one index of the log."""
+
+    def __init__(self, source: TableSource) -> None:
+        self.index = Index(0)
+        self.term = Term(0)
+        self.records = Records(source)
+        self.hub = Hub(self.records)
+        self.store = Store(self.records, self.hub.publish)
+        self.accounts = Accounts()
+        # (member, alarm) pairs that are raised.
+        self.alarms: set[tuple[int, int]] = set()
+        self._rows: dict[bytes, bytes | None] = {}
+        # Through which entry the tables have it, or will have it when the flush that is on its way
+        # has ended.
+        self._stored_index = Index(0)
+
+    # --- changes to be stored -------------------------------------------------------------------
+
+    def touch_tenant(self, tenant: Tenant) -> None:
+        """Note that a tenant's own record has changed."""
+        self._note(_TENANT + _u32(tenant.id), tenant.record)
+
+    def touch_user(self, tenant: Tenant, user: state_pb2.User, *, gone: bool = False) -> None:
+        """Note that a user has changed, or is gone."""
+        self._note(_USER + _u32(tenant.id) + _u32(user.id), None if gone else user)
+
+    def touch_role(self, tenant: Tenant, role: state_pb2.Role, *, gone: bool = False) -> None:
+        """Note that a role has changed, or is gone."""
+        self._note(_ROLE + _u32(tenant.id) + _u32(role.id), None if gone else role)
+
+    def touch_lease(self, tenant: TenantId, lease: LeaseId, ttl_s: int | None) -> None:
+        """Note that a lease was granted with this TTL, or is gone."""
+        key = _LEASE + _u32(tenant) + (lease & (1 << 64) - 1).to_bytes(8, "big")
+        self._note(key, None if ttl_s is None else state_pb2.Lease(id=lease, ttl_s=ttl_s))
+
+    def touch_alarm(self, member: int, alarm: int, *, raised: bool) -> None:
+        """Note that an alarm was raised or cleared."""
+        key = _ALARM + member.to_bytes(8, "big") + _u32(alarm)
+        record = state_pb2.Alarm(member_id=member, alarm=alarm)
+        self._note(key, record if raised else None)
+
+    def forget_tenant(self, tenant: Tenant) -> None:
+        """Note that a tenant is gone, with its users, roles and leases."""
+        self._rows[_TENANT + _u32(tenant.id)] = None
+        for user in tenant.users.values():
+            self.touch_user(tenant, user, gone=True)
+        for role in tenant.roles.values():
+            self.touch_role(tenant, role, gone=True)
+        for lease in self.store.space(tenant.id).leases.by_expiry():
+            self.touch_lease(tenant.id, lease, None)
+
+    def is_raised(self, alarm: int) -> bool:
+        """Tell whether any member has raised an alarm."""
+        return any(kind == alarm for _, kind in self.alarms)
+
+    # --- the stored form ------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything that the tables do not have.
+
+        Entries that changed nothing count: the log is kept until the tables are past them.
+        """
+        return bool(
+            self.index != self._stored_index
+            or self._rows
+            or self.store.rows
+            or self.records.fresh_rows
+            or self.records.obsolete
+        )
+
+    def begin_flush(self, audit_seq: int, audit_hash: bytes) -> tuple[Index, bytes]:
+        """Hand over, packed, what brings the tables to the present state, and its index."""
+        packed = self.records.begin_flush()
+        rows, self.store.rows = self.store.rows, []
+        rows += [Row(Table.STATE, key, NO_SCOPE, value) for key, value in self._rows.items()]
+        self._rows = {}
+        applied = state_pb2.Applied(
+            index=self.index,
+            term=self.term,
+            revision=self.store.revision,
+            compact_revision=self.store.compacted,
+            next_tenant_id=self.accounts.next_tenant_id,
+            audit_seq=audit_seq,
+            audit_hash=audit_hash,
+        )
+        rows.append(Row(Table.STATE, _APPLIED, NO_SCOPE, applied.SerializeToString()))
+        self._stored_index = self.index
+        return self.index, packed + pack_rows(rows)
+
+    def end_flush(self) -> None:
+        """Take note that what was handed over is durable."""
+        self.records.end_flush()
+
+    def found(self) -> None:
+        """Make the state of a new cluster."""
+        for tenant in self.accounts.found():
+            self.store.add_space(tenant.id)
+            self.touch_tenant(tenant)
+
+    def load(
+        self, rows: Iterable[tuple[bytes, bytes]], blocks: Iterable[bytes], now_ns: int
+    ) -> state_pb2.Applied:
+        """Read back a stored state.
+
+        Args:
+            rows: The state table, in key order.
+            blocks: The index table's values, in key order.
+            now_ns: From when the leases live on.
+
+        Raises:
+            UnreadableState: A row is not of a form known here.
+        """
+        by_kind: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for key, value in rows:
+            by_kind.setdefault(key[:1], []).append((key, value))
+        try:
+            applied = self._load_applied(by_kind.pop(_APPLIED, []))
+            self._load_accounts(by_kind)
+            for key, value in by_kind.pop(_LEASE, []):
+                lease = state_pb2.Lease.FromString(value)
+                space = self.store.space(TenantId(int.from_bytes(key[1:5], "big")))
+                space.leases.grant(LeaseId(lease.id), lease.ttl_s, now_ns)
+            for _, value in by_kind.pop(_ALARM, []):
+                alarm = state_pb2.Alarm.FromString(value)
+                self.alarms.add((alarm.member_id, alarm.alarm))
+        except (DecodeError, KeyError) as error:
+            raise UnreadableState(f"a row of the state table cannot be read: {error}") from None
+        if by_kind:
+            raise UnreadableState("the state table holds rows of a kind not known here")
+        self.store.load(blocks)
+        return applied
+
+    def _load_applied(self, rows: list[tuple[bytes, bytes]]) -> state_pb2.Applied:
+        if len(rows) != 1:
+            raise UnreadableState("the state table does not say how far the log is applied")
+        applied = state_pb2.Applied.FromString(rows[0][1])
+        self.index = self._stored_index = Index(applied.index)
+        self.term = Term(applied.term)
+        self.store.revision = applied.revision
+        self.store.compacted = self.hub.compacted = applied.compact_revision
+        self.accounts.next_tenant_id = applied.next_tenant_id
+        return applied
+
+    def _load_accounts(self, by_kind: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
+        tenants: dict[int, Tenant] = {}
+        for _, value in by_kind.pop(_TENANT, []):
+            tenant = self.accounts.load_tenant(state_pb2.Tenant.FromString(value))
+            tenants[tenant.id] = tenant
+            self.store.add_space(tenant.id)
+        for key, value in by_kind.pop(_USER, []):
+            user = state_pb2.User.FromString(value)
+            tenants[int.from_bytes(key[1:5], "big")].users[user.name] = user
+        for key, value in by_kind.pop(_ROLE, []):
+            role = state_pb2.Role.FromString(value)
+            tenants[int.from_bytes(key[1:5], "big")].roles[role.name] = role
+
+    def _note(self, key: bytes, record: Message | None) -> None:
+        self._rows[key] = None if record is None else record.SerializeToString()
+
+
+def alarm_list(state: State, member: int, alarm: int) -> list[maintenance_pb2.AlarmMember]:
+    """Return the raised alarms of a member (0: any) and of a kind (NONE: any)."""
+    return [
+        maintenance_pb2.AlarmMember(memberID=who, alarm=kind)  # type: ignore[arg-type]  # an enum
+        for who, kind in sorted(state.alarms)
+        if member in (0, who) and alarm in (maintenance_pb2.NONE, kind)
+    ]
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, "big")

@@ -1,0 +1,307 @@
+"""Watches: events in as they are written, batches out to whoever asked for their keys.
+
+    live          gets every revision as it is written, from the hub
+    catching up   reads bounded pieces of history from the index until it is at the head
+
+Owns: who watches which keys, what each watcher has been sent, and falling back to history when a
+    watcher is slow.
+Never: checks rights, knows streams' transport, or keeps more than a bounded queue a watcher.
+Follows: etcd's watchableStore (server/storage/mvcc/watchable_store.go): synced and unsynced
+    watchers; differs: a slow watcher has no queue of its own to drain, it reads history again.
+Keeps: a watcher gets each revision it asked for once, whole and in order; `next_revision` is the
+    first one it has not been handed.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, final
+
+from kvsecure.core.mvcc.index import is_tombstone, main_of
+from kvsecure.core.mvcc.records import Records
+from kvsecure.core.mvcc.space import Event, Space
+from kvsecure.model.ids import TenantId
+from kvsecure.model.keys import Span
+from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX
+from kvsecure.proto.encode import bytes_field
+from kvsecure.proto.mvcc_pb2 import KeyValue
+
+__all__ = ["Batch", "Filters", "Hub", "Watcher"]
+
+# Field keys of mvccpb.Event.
+_TYPE_DELETE: Final = b"\x08\x01"
+_KV: Final = b"\x12"
+_PREVIOUS: Final = b"\x1a"
+# How much of history one turn reads for one watcher.
+_HISTORY_EVENTS_MAX: Final = 1_000
+_HISTORY_BYTES_MAX: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which events a watcher does not want, and whether it wants what was there before."""
+
+    no_put: bool = False
+    no_delete: bool = False
+    previous: bool = False
+
+
+class Batch(NamedTuple):
+    """Encoded mvccpb.Event messages of whole revisions, oldest first."""
+
+    # The watcher has everything through this revision.
+    revision: int
+    events: tuple[bytes, ...]
+    size_bytes: int
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class Watcher:
+    """One watch: what it wants and how far it got."""
+
+    space: Space
+    span: Span
+    filters: Filters
+    next_revision: int
+    # Called when there is something to take, at most once until it is taken.
+    wake: Callable[["Watcher"], None]
+    # Live watchers are fed by the hub; the others read history.
+    live: bool = False
+    closed: bool = False
+    queue: deque[Batch] = field(default_factory=deque)
+    queue_bytes: int = 0
+    # What is left of the history that is being read, and the revision it reaches to.
+    history: deque[tuple[bytes, bytes, bytes | None]] | None = None
+    history_through: int = 0
+
+
+@final
+class _Crowd:
+    """The live watchers of one span."""
+
+    __slots__ = ("span", "watchers")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.watchers: dict[int, Watcher] = {}
+
+
+@final
+class Hub:
+    """All watchers of all tenants."""
+
+    __slots__ = ("_exact", "_ranges", "_records", "compacted", "event_count")
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        # By tenant, then by key or span: an event looks up its key and walks the spans only.
+        self._exact: dict[TenantId, dict[bytes, _Crowd]] = {}
+        self._ranges: dict[TenantId, dict[Span, _Crowd]] = {}
+        self.event_count = 0
+        # The newest compacted revision; whoever compacts says so.
+        self.compacted = -1
+
+    # --- registration ---------------------------------------------------------------------------
+
+    def go_live(self, watcher: Watcher) -> None:
+        """Feed a watcher with what is written from now on."""
+        watcher.live = True
+        watcher.history = None
+        crowds, key = self._crowds_of(watcher)
+        crowd = crowds.get(key)
+        if crowd is None:
+            crowd = crowds[key] = _Crowd(watcher.span)
+        crowd.watchers[id(watcher)] = watcher
+
+    def close(self, watcher: Watcher) -> None:
+        """Forget a watcher; nothing comes out of it any more."""
+        watcher.closed = True
+        watcher.queue.clear()
+        watcher.queue_bytes = 0
+        watcher.history = None
+        if watcher.live:
+            self._leave(watcher)
+
+    def watchers_of(self, space: Space) -> list[Watcher]:
+        """Return the live watchers of a space."""
+        groups = (self._exact.get(space.tenant, {}), self._ranges.get(space.tenant, {}))
+        return [w for group in groups for crowd in group.values() for w in crowd.watchers.values()]
+
+    # --- live -----------------------------------------------------------------------------------
+
+    def publish(self, space: Space, revision: int, events: list[Event]) -> None:
+        """Hand a revision's events to the live watchers that want them."""
+        exact = self._exact.get(space.tenant)
+        ranges = self._ranges.get(space.tenant)
+        if not exact and not ranges:
+            return
+        self.event_count += len(events)
+        wanted: dict[_Crowd, list[Event]] = {}
+        for event in events:
+            if exact and (crowd := exact.get(event.key)) is not None:
+                wanted.setdefault(crowd, []).append(event)
+            if ranges:
+                for span, crowd in ranges.items():
+                    if span.holds(event.key):
+                        wanted.setdefault(crowd, []).append(event)
+        for crowd, chosen in wanted.items():
+            self._feed(crowd, space, revision, chosen)
+
+    def _feed(self, crowd: _Crowd, space: Space, revision: int, events: list[Event]) -> None:
+        batches: dict[Filters, Batch | None] = {}
+        for watcher in list(crowd.watchers.values()):
+            if watcher.next_revision > revision:
+                continue
+            filters = watcher.filters
+            if filters not in batches:
+                # Encoded once for all watchers that want the same bytes.
+                batches[filters] = self._encode(space, revision, events, filters)
+            batch = batches[filters]
+            watcher.next_revision = revision + 1
+            if batch is None:
+                continue
+            if watcher.queue_bytes + batch.size_bytes > WATCH_QUEUE_BYTES_MAX and watcher.queue:
+                self._fall_back(watcher, revision)
+                continue
+            watcher.queue.append(batch)
+            watcher.queue_bytes += batch.size_bytes
+            watcher.wake(watcher)
+
+    def _fall_back(self, watcher: Watcher, revision: int) -> None:
+        """Let a slow watcher read history from here on, after what is queued."""
+        self._leave(watcher)
+        watcher.live = False
+        watcher.next_revision = revision
+        watcher.wake(watcher)
+
+    # --- history --------------------------------------------------------------------------------
+
+    def take(self, watcher: Watcher, current: int) -> Batch | None:
+        """Return the next batch for a watcher, or None if it has everything there is.
+
+        A watcher that is catching up may get batches without events, which say how far it got.
+
+        Args:
+            watcher: Not closed, and not waiting for a compacted revision.
+            current: The store's revision.
+        """
+        if watcher.queue:
+            batch = watcher.queue.popleft()
+            watcher.queue_bytes -= batch.size_bytes
+            return batch
+        if watcher.live:
+            return None
+        if watcher.history is None:
+            if watcher.next_revision > current:
+                # Nothing has happened yet that it wants; `next_revision` keeps it from being early.
+                self.go_live(watcher)
+                return None
+            watcher.history = deque(_history(watcher.space, watcher.span, watcher.next_revision))
+            watcher.history_through = current
+        batch = self._read_history(watcher)
+        watcher.next_revision = batch.revision + 1
+        if not watcher.history:
+            watcher.history = None
+            if batch.revision >= current:
+                self.go_live(watcher)
+        return batch
+
+    def _read_history(self, watcher: Watcher) -> Batch:
+        """Encode the next whole revisions of a watcher's history."""
+        history = watcher.history
+        assert history is not None  # noqa: S101 - the caller has just filled it
+        events: list[bytes] = []
+        size_bytes = 0
+        revision = watcher.history_through
+        while history:
+            place, key, previous = history[0]
+            main = main_of(place)
+            full = len(events) >= _HISTORY_EVENTS_MAX or size_bytes >= _HISTORY_BYTES_MAX
+            if full and main != revision:
+                return Batch(revision, tuple(events), size_bytes)
+            history.popleft()
+            revision = main
+            record = None
+            if not is_tombstone(place):
+                record = self._records.get(place, watcher.space.tenant)
+            encoded = self._encode_event(
+                watcher.space, main, Event(key, record, previous), watcher.filters
+            )
+            if encoded is not None:
+                events.append(encoded)
+                size_bytes += len(encoded)
+        return Batch(watcher.history_through, tuple(events), size_bytes)
+
+    # --- encoding -------------------------------------------------------------------------------
+
+    def _encode(
+        self, space: Space, revision: int, events: Iterable[Event], filters: Filters
+    ) -> Batch | None:
+        encoded = [
+            part
+            for event in events
+            if (part := self._encode_event(space, revision, event, filters)) is not None
+        ]
+        if not encoded:
+            return None
+        return Batch(revision, tuple(encoded), sum(map(len, encoded)))
+
+    def _encode_event(
+        self, space: Space, revision: int, event: Event, filters: Filters
+    ) -> bytes | None:
+        if event.record is None:
+            if filters.no_delete:
+                return None
+            # A deletion carries the key and its revision and nothing else (etcd).
+            kv = KeyValue(key=event.key, mod_revision=revision).SerializeToString()
+            encoded = _TYPE_DELETE + bytes_field(_KV, kv)
+        else:
+            if filters.no_put:
+                return None
+            encoded = bytes_field(_KV, event.record)
+        if filters.previous and event.previous is not None and revision > self.compacted:
+            # etcd reads the revision before, and leaves it out where that has been compacted.
+            previous = self._records.find(event.previous, space.tenant)
+            if previous is not None:
+                encoded += bytes_field(_PREVIOUS, previous)
+        return encoded
+
+    # --- within ---------------------------------------------------------------------------------
+
+    def _crowds_of(self, watcher: Watcher) -> tuple[dict[object, _Crowd], object]:
+        start, end = watcher.span
+        groups: dict[TenantId, dict[object, _Crowd]]
+        if end == start + b"\0":
+            groups, key = self._exact, start  # type: ignore[assignment]  # keyed by key
+        else:
+            groups, key = self._ranges, watcher.span  # type: ignore[assignment]  # keyed by span
+        return groups.setdefault(watcher.space.tenant, {}), key
+
+    def _leave(self, watcher: Watcher) -> None:
+        crowds, key = self._crowds_of(watcher)
+        crowd = crowds.get(key)
+        if crowd is not None:
+            crowd.watchers.pop(id(watcher), None)
+            if not crowd.watchers:
+                del crowds[key]
+
+
+def _history(
+    space: Space, span: Span, start_revision: int
+) -> list[tuple[bytes, bytes, bytes | None]]:
+    """Return every retained change of a span since a revision: (place, key, place replaced)."""
+    oldest = start_revision.to_bytes(8, "big")
+    index = space.index
+    found: list[tuple[bytes, bytes, bytes | None]] = []
+    for key in index.keys_ever(span):
+        if index.heads[key][:8] < oldest:
+            continue
+        previous: bytes | None = None
+        for place in index.positions(key):
+            if place[:8] >= oldest:
+                found.append((place, key, previous))
+            previous = None if is_tombstone(place) else place
+    # Within a revision by the order of its changes; the mark of a deletion is not part of it.
+    found.sort(key=lambda change: (change[0][:8], change[0][8] & 0x7F, change[0][9:]))
+    return found

@@ -1,0 +1,258 @@
+"""The store against the dumb one, with flushes, crashes and slices of long work in between.
+
+Owns: what may happen in which order, and what must be equal when.
+Never: knows how tables store anything; a subclass may bring the real ones.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from core import requests
+from core.mvcc_model import DumbStore, Said
+from core.stored_tables import MemoryTables, StoredTables, reload
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from kvsecure.core.apply import apply
+from kvsecure.core.entry import decode, encode, envelope
+from kvsecure.core.mvcc.index import is_tombstone, main_of
+from kvsecure.core.mvcc.records import decode_index_block
+from kvsecure.core.state import State
+from kvsecure.model.caller import Caller, Origin
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.ids import Index, TenantId
+from kvsecure.proto import kv_pb2, lease_pb2, tenant_pb2
+from kvsecure.storage.tables import NO_SCOPE, Table
+
+__all__ = ["RESPONSES", "StoreMachine", "carry_out", "kept_positions"]
+
+RESPONSES: Final[Mapping[type[Message], type[Message]]] = MappingProxyType(
+    {
+        kv_pb2.PutRequest: kv_pb2.PutResponse,
+        kv_pb2.DeleteRangeRequest: kv_pb2.DeleteRangeResponse,
+        kv_pb2.TxnRequest: kv_pb2.TxnResponse,
+        kv_pb2.RangeRequest: kv_pb2.RangeResponse,
+        kv_pb2.CompactionRequest: kv_pb2.CompactionResponse,
+        lease_pb2.LeaseGrantRequest: lease_pb2.LeaseGrantResponse,
+        lease_pb2.LeaseRevokeRequest: lease_pb2.LeaseRevokeResponse,
+        tenant_pb2.TenantAddRequest: tenant_pb2.TenantAddResponse,
+        tenant_pb2.TenantDeleteRequest: tenant_pb2.TenantDeleteResponse,
+    }
+)
+_SETTLING_MAX: Final = 2_000
+_EVERYTHING: Final = kv_pb2.RangeRequest(key=b"\0", range_end=b"\0")
+
+_TENANTS = st.sampled_from((1, 1, 1, 16, 17, 18))
+
+
+def carry_out(state: State, tenant: int, command: Message) -> tuple[bytes, Said]:
+    """Apply a command of the member itself; return its log entry and what came of it."""
+    caller = Caller(TenantId(tenant), Origin.SYSTEM, "", 0)
+    entry = encode(type(command), envelope(caller), command.SerializeToString())
+    try:
+        answer = apply(state, caller, command, 0)
+    except Refused as refused:
+        return entry, refused.failure
+    assert answer.revision == state.store.revision
+    return entry, RESPONSES[type(command)].FromString(answer.body)
+
+
+def kept_positions(state: State, tenant: int) -> dict[bytes, list[tuple[int, int, bool]]]:
+    """Return (main, sub, deleted) of every position that the index of a tenant holds."""
+    index = state.store.space(TenantId(tenant)).index
+    return {
+        key: [_plain(place) for place in index.positions(key)] for key in [*index.live, *index.dead]
+    }
+
+
+def _plain(place: bytes) -> tuple[int, int, bool]:
+    sub = int.from_bytes(place[8:12], "big") & 0x7FFF_FFFF
+    return main_of(place), sub, is_tombstone(place)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """One state over tables in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: StoredTables = self.make_tables()
+        self.state = reload(self.tables)
+        self.model = DumbStore()
+        self.log: list[bytes] = []
+        self.in_flight: bytes | None = None
+
+    def make_tables(self) -> StoredTables:
+        """Make empty tables."""
+        return MemoryTables()
+
+    # --- commands -------------------------------------------------------------------------------
+
+    @rule(tenant=_TENANTS, command=st.one_of(requests.puts(), requests.deletes(), requests.txns()))
+    def write(self, tenant: int, command: Message) -> None:
+        """Put, delete or transact."""
+        self._run(tenant, command)
+
+    @rule(tenant=_TENANTS, written=st.lists(requests.keys, min_size=2, max_size=12))
+    def put_many(self, tenant: int, written: list[bytes]) -> None:
+        """Put plain values, one after the other."""
+        for key in written:
+            self._run(tenant, kv_pb2.PutRequest(key=key, value=b"v"))
+
+    @rule(back=st.sampled_from((-1, 0, 0, 0, 1, 1, 2, 3, 5, 8)), slices=st.integers(0, 6))
+    def compact(self, back: int, slices: int) -> None:
+        """Compact to near the newest revision, and begin with the work."""
+        self._run(1, kv_pb2.CompactionRequest(revision=self.model.revision - back))
+        self.slices(slices)
+
+    @rule(tenant=_TENANTS, lease=st.sampled_from((1, 2, -3)), ttl_s=st.integers(0, 9))
+    def lease(self, tenant: int, lease: int, ttl_s: int) -> None:
+        """Grant a lease, or revoke one."""
+        if ttl_s > 2:
+            self._run(tenant, lease_pb2.LeaseGrantRequest(ID=lease, TTL=ttl_s))
+        else:
+            self._run(tenant, lease_pb2.LeaseRevokeRequest(ID=lease))
+
+    @rule(name=st.sampled_from(("x", "y")), slices=st.integers(0, 6))
+    def change_tenant(self, name: str, slices: int) -> None:
+        """Make a tenant, or remove it if it is there."""
+        if name in self.model.names:
+            self._run(1, tenant_pb2.TenantDeleteRequest(name=name))
+            self.slices(slices)
+        else:
+            self._run(1, tenant_pb2.TenantAddRequest(name=name, root_no_password=True))
+
+    @rule(tenant=_TENANTS, asked=st.lists(requests.ranges(), min_size=1, max_size=4))
+    def range(self, tenant: int, asked: list[kv_pb2.RangeRequest]) -> None:
+        """Read."""
+        if tenant in self.model.spaces:
+            for request in asked:
+                assert self._range(tenant, request) == self.model.range(tenant, request)
+
+    # --- the disk -------------------------------------------------------------------------------
+
+    @rule()
+    def flush(self) -> None:
+        """Bring the tables to the present state."""
+        self.end_flush()
+        self.begin_flush()
+        self.end_flush()
+
+    @rule(count=st.integers(1, 12))
+    def slices(self, count: int) -> None:
+        """Do some of the long work."""
+        for _ in range(count):
+            self.state.store.run_slice()
+
+    @rule()
+    def step_flush(self) -> None:
+        """Hand what is new to the tables, which take their time, or let them finish."""
+        if self.in_flight is None:
+            self.begin_flush()
+        else:
+            self.end_flush()
+
+    def begin_flush(self) -> None:
+        """Hand what is new to the tables."""
+        if self.in_flight is None and self.state.dirty:
+            _, self.in_flight = self.state.begin_flush(0, b"")
+
+    def end_flush(self) -> None:
+        """Let the tables finish."""
+        if self.in_flight is not None:
+            self.tables.write(self.in_flight)
+            self.in_flight = None
+            self.state.end_flush()
+
+    @rule(written=st.booleans())
+    def crash(self, written: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        """Lose what is in memory; a flush on its way was written as a whole or not at all."""
+        if written and self.in_flight is not None:
+            self.tables.write(self.in_flight)
+        self.in_flight = None
+        self.state = reload(self.tables)
+        for index in range(self.state.index, len(self.log)):
+            caller, command = decode(self.log[index])
+            with contextlib.suppress(Refused):
+                apply(self.state, caller, command, 0)
+            self.state.index = Index(index + 1)
+
+    @rule()
+    def settle(self) -> None:
+        """Finish all long work and flush it; then nothing is left that nobody names."""
+        for _ in range(_SETTLING_MAX):
+            if not self.state.dirty and not self.state.store.slices and self.in_flight is None:
+                break
+            self.begin_flush()
+            self.end_flush()
+            self.slices(4)
+        else:
+            raise AssertionError("the long work does not end")
+        named = {tenant: kept_positions(self.state, tenant) for tenant in self.model.spaces}
+        for tenant, space in self.model.spaces.items():
+            assert named[tenant] == space.retained(self.model.compacted)
+        self._assert_stored(named)
+
+    # --- what must hold -------------------------------------------------------------------------
+
+    @invariant()
+    def revisions_are_equal(self) -> None:
+        """Compare the two counters."""
+        assert self.state.store.revision == self.model.revision
+        assert self.state.store.compacted == self.model.compacted
+
+    def teardown(self) -> None:
+        """Compare everything that can be read, then settle, then lose the memory, each time."""
+        self._assert_readable()
+        self.settle()
+        self._assert_readable()
+        self.crash(written=False)
+        self._assert_readable()
+
+    def _run(self, tenant: int, command: Message) -> None:
+        entry, came = carry_out(self.state, tenant, command)
+        self.log.append(entry)
+        self.state.index = Index(len(self.log))
+        expected = self.model.run(tenant, command)
+        if isinstance(came, tenant_pb2.TenantAddResponse):
+            assert came.tenant.id == expected.tenant.id  # type: ignore[union-attr]  # as came is
+            return
+        assert came == expected
+
+    def _range(self, tenant: int, request: kv_pb2.RangeRequest) -> Any:
+        try:
+            body = self.state.store.range(self.state.store.space(TenantId(tenant)), request)
+        except Refused as refused:
+            return refused.failure
+        return kv_pb2.RangeResponse.FromString(body)
+
+    def _assert_readable(self) -> None:
+        for tenant, dumb in self.model.spaces.items():
+            for revision in range(max(self.model.compacted, 1), self.model.revision + 1):
+                request = kv_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
+                assert self._range(tenant, request) == self.model.range(tenant, request)
+            early = kv_pb2.RangeRequest(key=b"a", revision=self.model.compacted - 1)
+            if early.revision > 0:
+                assert self._range(tenant, early) is Failure.COMPACTED
+            leases = self.state.store.space(TenantId(tenant)).leases
+            assert set(leases.by_expiry()) == set(dumb.leases)
+            for lease in dumb.leases:
+                assert sorted(leases.keys_of(lease)) == dumb.keys_of_lease(lease)
+
+    def _assert_stored(self, named: dict[int, dict[bytes, list[tuple[int, int, bool]]]]) -> None:
+        """Compare the tables with the index: every version once, and nothing else."""
+        rows: dict[int, dict[bytes, list[tuple[int, int, bool]]]] = {t: {} for t in named}
+        for _, block in self.tables.scan(Table.INDEX, NO_SCOPE):
+            for tenant, head, key, _ in decode_index_block(block):
+                rows.setdefault(tenant, {}).setdefault(key, []).append(_plain(head[:12]))
+        assert rows == named
+        records = sorted(
+            (main, sub)
+            for keys in named.values()
+            for places in keys.values()
+            for main, sub, deleted in places
+            if not deleted
+        )
+        assert [_plain(place)[:2] for place in self.tables.keys(Table.RECORDS)] == records

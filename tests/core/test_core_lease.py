@@ -1,0 +1,192 @@
+"""Leases against a plain dictionary: when they fall due, in which order, with which keys."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from kvsecure.core.lease import LeaseTable
+from kvsecure.model.ids import LeaseId
+
+_NS = 1_000_000_000
+_IDS = st.sampled_from((1, 2, 3, -4, 2**63 - 1))
+_KEYS = st.sampled_from((b"a", b"b", b"c"))
+
+
+@dataclass
+class _Dumb:
+    """One lease."""
+
+    ttl_s: int
+    deadline_ns: int
+    keys: set[bytes] = field(default_factory=set)
+    is_reported: bool = False
+
+
+class _LeaseMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = LeaseTable()
+        self.dumb: dict[int, _Dumb] = {}
+        self.now_ns = 5
+
+    @rule(passed_ns=st.one_of(st.just(0), st.integers(0, 3 * _NS)))
+    def wait(self, passed_ns: int) -> None:
+        """Let time pass."""
+        self.now_ns += passed_ns
+
+    @rule(lease=_IDS, ttl_s=st.integers(1, 5))
+    def grant(self, lease: int, ttl_s: int) -> None:
+        """Grant a lease that is not there."""
+        assert (lease in self.table) == (lease in self.dumb)
+        if lease not in self.dumb:
+            self.table.grant(LeaseId(lease), ttl_s, self.now_ns)
+            self.dumb[lease] = _Dumb(ttl_s, self.now_ns + ttl_s * _NS)
+
+    @rule(lease=_IDS)
+    def renew(self, lease: int) -> None:
+        """Renew a lease; one that is gone, or whose time is over, cannot be."""
+        found = self.dumb.get(lease)
+        expected = 0
+        if found is not None and found.deadline_ns > self.now_ns:
+            found.deadline_ns = self.now_ns + found.ttl_s * _NS
+            expected = found.ttl_s
+
+        assert self.table.renew(LeaseId(lease), self.now_ns) == expected
+
+    @rule(lease=_IDS)
+    def revoke(self, lease: int) -> None:
+        """Revoke a lease; its keys come out in order."""
+        if lease in self.dumb:
+            assert self.table.revoke(LeaseId(lease)) == sorted(self.dumb.pop(lease).keys)
+
+    @rule(lease=_IDS, key=_KEYS)
+    def attach(self, lease: int, key: bytes) -> None:
+        """Tie a key to a lease, if there is one."""
+        self.table.attach(lease, key)
+        if lease in self.dumb:
+            self.dumb[lease].keys.add(key)
+
+    @rule(lease=_IDS, key=_KEYS)
+    def detach(self, lease: int, key: bytes) -> None:
+        """Untie a key from a lease, tied or not."""
+        self.table.detach(lease, key)
+        if lease in self.dumb:
+            self.dumb[lease].keys.discard(key)
+
+    @rule(count_max=st.integers(0, 3))
+    def expire(self, count_max: int) -> None:
+        """Take out leases whose time is over: by deadline, each once, no more than asked for."""
+        came = self.table.expired(self.now_ns, count_max)
+
+        due = [
+            lease
+            for lease, each in self.dumb.items()
+            if each.deadline_ns <= self.now_ns and not each.is_reported
+        ]
+        assert len(came) == min(count_max, len(due))
+        assert set(came) <= set(due)
+        deadlines = [self.dumb[lease].deadline_ns for lease in came]
+        assert deadlines == sorted(self.dumb[lease].deadline_ns for lease in due)[: len(came)]
+        for lease in came:
+            self.dumb[lease].is_reported = True
+
+    @rule(lease=_IDS)
+    def remind(self, lease: int) -> None:
+        """Ask to be told again of a lease that was reported; another one is left alone."""
+        self.table.remind(LeaseId(lease), self.now_ns)
+        found = self.dumb.get(lease)
+        if found is not None and found.is_reported:
+            found.is_reported = False
+            found.deadline_ns = self.now_ns
+
+    @rule()
+    def renew_all(self) -> None:
+        """Let all live on."""
+        self.table.renew_all(self.now_ns)
+        for each in self.dumb.values():
+            each.deadline_ns = self.now_ns + each.ttl_s * _NS
+            each.is_reported = False
+
+    @invariant()
+    def views_are_equal(self) -> None:
+        """Compare everything that can be told."""
+        assert len(self.table) == len(self.dumb)
+        deadlines = [self.dumb[lease].deadline_ns for lease in self.table.by_expiry()]
+        assert deadlines == sorted(each.deadline_ns for each in self.dumb.values())
+        for lease, each in self.dumb.items():
+            assert self.table.keys_of(lease) == each.keys
+            view = self.table.view(LeaseId(lease), self.now_ns)
+            if each.deadline_ns <= self.now_ns:
+                assert view is None
+            else:
+                remaining_s = (each.deadline_ns - self.now_ns) // _NS
+                assert view == (each.ttl_s, remaining_s, tuple(sorted(each.keys)))
+
+
+def test_leases_equal_a_dictionary() -> None:
+    """Whatever is granted, renewed, revoked and expired: deadlines, order and keys are equal."""
+    run_state_machine_as_test(
+        _LeaseMachine, settings=settings(max_examples=80, stateful_step_count=60, deadline=None)
+    )
+
+
+def test_lease_is_reported_once_though_renewed_twice_at_once() -> None:
+    """A lease that was renewed twice in the same moment is reported once."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 2, 0)
+    table.renew(LeaseId(1), _NS)
+    table.renew(LeaseId(1), _NS)
+
+    assert table.expired(3 * _NS, 10) == [1]
+    assert table.expired(3 * _NS, 10) == []
+
+
+def test_lease_is_not_reported_again_by_renewals_of_others() -> None:
+    """A lease that is being revoked is not reported again when many others are renewed."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 1, 0)
+    table.grant(LeaseId(2), 900, 0)
+    first = table.expired(_NS, 10)
+    for moment in range(200):
+        table.renew(LeaseId(2), _NS + moment)
+
+    assert first == [1]
+    assert table.expired(2 * _NS, 10) == []
+
+
+def test_revoked_leases_leave_nothing_behind() -> None:
+    """Granting and revoking long leases again and again does not grow the table."""
+    table = LeaseTable()
+    for lease in range(1, 5_000):
+        table.grant(LeaseId(lease), 9_000_000_000, 0)
+        table.revoke(LeaseId(lease))
+
+    assert len(table._due) < 100
+
+
+def test_reminder_spares_a_new_lease_of_the_same_id() -> None:
+    """A late reminder for a lease that was revoked does not end a new one of the same id."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 1, 0)
+    table.expired(_NS, 10)
+    table.revoke(LeaseId(1))
+    table.grant(LeaseId(1), 100, _NS)
+
+    table.remind(LeaseId(1), 2 * _NS)
+
+    assert table.expired(50 * _NS, 10) == []
+
+
+def test_unknown_lease_is_nothing() -> None:
+    """What is not there cannot be renewed, seen, tied to or reminded of."""
+    table = LeaseTable()
+    table.attach(1, b"a")
+    table.detach(1, b"a")
+    table.remind(LeaseId(1), 0)
+
+    assert table.renew(LeaseId(1), 0) == 0
+    assert table.view(LeaseId(1), 0) is None
+    assert table.keys_of(1) == frozenset()
+    assert len(table) == 0

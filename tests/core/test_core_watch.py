@@ -1,0 +1,279 @@
+"""Watches against the list of all that ever happened: each revision once, whole, in order."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from core import requests
+from core.mvcc_model import in_span
+from core.store_machine import carry_out
+from core.stored_tables import MemoryTables, flush, reload
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from kvsecure.core.state import State
+from kvsecure.core.watch import Batch
+from kvsecure.model.ids import TenantId
+from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX
+from kvsecure.proto import kv_pb2, mvcc_pb2, tenant_pb2, watch_pb2
+from kvsecure.security.feeds import Compacted, Feed, Feeds
+
+_BIG: Final = bytes(WATCH_QUEUE_BYTES_MAX * 2 // 5)
+_Create = watch_pb2.WatchCreateRequest
+
+
+@dataclass
+class _OpenGate:
+    """A gate that lets everybody watch, and never changes its mind."""
+
+    state: State
+    tenant: int = 1
+
+    @property
+    def engine(self) -> Any:
+        """The engine, of which feeds want the state only."""
+        return self
+
+    @property
+    def space(self) -> Any:
+        """The space of the session, which is the gate itself."""
+        return self.state.store.space(TenantId(self.tenant))
+
+    def admit_stream(self, asking: Any, request: Any) -> Any:
+        """Let a stream in."""
+        return _OpenGate(self.state, asking.tenant)
+
+    def still_allowed(self, peer: Any, session: Any, request: Any) -> Any:
+        """Let a stream go on."""
+        return session
+
+
+@dataclass
+class _Asking:
+    """Somebody who asks, and where they come from."""
+
+    tenant: int
+    peer: Any = None
+
+
+@dataclass
+class _Seen:
+    """One watcher, what it asked for, and what it has been handed."""
+
+    tenant: int
+    request: _Create
+    start: int
+    feed: Feed
+    events: list[mvcc_pb2.Event] = field(default_factory=list)
+    through: int = 0
+    drained: bool = False
+    woken: bool = False
+
+    def wants(self, tenant: int, event: mvcc_pb2.Event) -> bool:
+        """Tell whether an event is one that was asked for."""
+        unwanted = _Create.NODELETE if event.type == mvcc_pb2.Event.DELETE else _Create.NOPUT
+        key, end = self.request.key or b"\0", self.request.range_end
+        return (
+            tenant == self.tenant
+            and event.kv.mod_revision >= self.start
+            and in_span(event.kv.key, key, end)
+            and unwanted not in self.request.filters
+        )
+
+
+class _WatchMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = MemoryTables()
+        self.state = reload(self.tables)
+        carry_out(self.state, 1, tenant_pb2.TenantAddRequest(name="x", root_no_password=True))
+        self.feeds = Feeds(_OpenGate(self.state))  # type: ignore[arg-type]  # stands in for it
+        # Everything that happened: whose, and the event with what was there before.
+        self.history: list[tuple[int, mvcc_pb2.Event]] = []
+        self.newest: dict[tuple[int, bytes], mvcc_pb2.KeyValue] = {}
+        self.seen: list[_Seen] = []
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    @rule(
+        tenant=st.sampled_from((1, 1, 16)),
+        command=st.one_of(requests.puts(), requests.deletes(), requests.txns()),
+    )
+    def write(self, tenant: int, command: Any) -> None:
+        """Put, delete or transact."""
+        before = self.state.store.revision
+        carry_out(self.state, tenant, command)
+        if self.state.store.revision > before:
+            self._note(tenant)
+
+    @rule(key=st.sampled_from((b"a", b"b")), count=st.integers(1, 4))
+    def write_much(self, key: bytes, count: int) -> None:
+        """Put large values: few of them fill a watcher's queue."""
+        for _ in range(count):
+            carry_out(self.state, 1, kv_pb2.PutRequest(key=key, value=_BIG))
+            self._note(1)
+
+    @rule(back=st.integers(0, 6))
+    def compact(self, back: int) -> None:
+        """Compact, and let the bytes go."""
+        command = kv_pb2.CompactionRequest(revision=self.state.store.revision - back)
+        carry_out(self.state, 1, command)
+        for _ in range(30):
+            flush(self.state, self.tables)
+            self.state.store.run_slice()
+
+    # --- who watches ----------------------------------------------------------------------------
+
+    @rule(
+        tenant=st.sampled_from((1, 1, 16)),
+        span=st.one_of(requests.spans, st.just((b"", b"\0"))),
+        back=st.integers(-4, 10),
+        filters=st.sets(st.sampled_from((_Create.NOPUT, _Create.NODELETE)), max_size=1),
+        previous=st.booleans(),
+    )
+    def open(self, tenant: int, span: Any, back: int, filters: set[Any], *, previous: bool) -> None:
+        """Watch from now on (when nothing else is asked), from the past, or from the future."""
+        start = max(0, self.state.store.revision + 1 - back) if back else 0
+        request = _Create(
+            key=span[0],
+            range_end=span[1],
+            start_revision=start,
+            filters=filters,
+            prev_kv=previous,
+        )
+        number = len(self.seen)
+
+        def wake(_: Any) -> None:
+            self.seen[number].woken = True
+
+        feed = self.feeds.open(_Asking(tenant), request, wake)  # type: ignore[arg-type]  # as above
+        assert feed is not None
+        start = start or self.state.store.revision + 1
+        self.seen.append(_Seen(tenant, request, start, feed))
+
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def take(self, data: st.DataObject, count: int) -> None:
+        """Hand a watcher what it can have."""
+        if self.seen:
+            seen = data.draw(st.sampled_from(self.seen))
+            for _ in range(count):
+                self._take(seen)
+
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        """End a watch."""
+        if self.seen:
+            seen = data.draw(st.sampled_from(self.seen))
+            seen.feed.close()
+            seen.woken = False
+            seen.feed.watcher.wake = _must_not_wake
+            self._forget(seen)
+
+    # --- what must hold -------------------------------------------------------------------------
+
+    @invariant()
+    def whoever_has_something_was_woken(self) -> None:
+        """Compare who was told with who has something to take."""
+        for seen in self.seen:
+            watcher = seen.feed.watcher
+            if seen.drained and (watcher.queue or not watcher.live):
+                assert seen.woken
+
+    def teardown(self) -> None:
+        """Hand everybody everything."""
+        for seen in list(self.seen):
+            while self._take(seen):
+                pass
+
+    def _take(self, seen: _Seen) -> bool:
+        """Hand over one batch; return whether there may be more."""
+        came = seen.feed.take()
+        seen.drained = came is None
+        if came is None:
+            seen.woken = False
+            self._assert_has_all_through(seen, self.state.store.revision)
+            assert seen.feed.is_current
+            return False
+        if isinstance(came, Compacted):
+            assert came.revision == self.state.store.compacted
+            missing = self._wanted(seen)[len(seen.events) :]
+            assert seen.through + 1 < came.revision or seen.start < came.revision
+            assert not missing or missing[0].kv.mod_revision > seen.through
+            seen.feed.close()
+            self._forget(seen)
+            return False
+        assert isinstance(came, Batch)
+        assert came.size_bytes == sum(map(len, came.events))
+        seen.events += [mvcc_pb2.Event.FromString(event) for event in came.events]
+        seen.through = came.revision
+        self._assert_has_all_through(seen, came.revision)
+        return True
+
+    def _assert_has_all_through(self, seen: _Seen, revision: int) -> None:
+        """Check that exactly what was asked for has come, as far as it was told."""
+        expected = [e for e in self._wanted(seen) if e.kv.mod_revision <= revision]
+        assert len(seen.events) == len(expected)
+        for came, event in zip(seen.events, expected, strict=True):
+            wanted = mvcc_pb2.Event(type=event.type, kv=event.kv)
+            if seen.request.prev_kv and came.HasField("prev_kv"):
+                wanted.prev_kv.CopyFrom(event.prev_kv)
+            assert came == wanted
+            if seen.request.prev_kv and event.HasField("prev_kv"):
+                # It may be left out where it was compacted before it could be sent.
+                assert came.HasField("prev_kv") or came.kv.mod_revision <= (
+                    self.state.store.compacted
+                )
+
+    def _wanted(self, seen: _Seen) -> list[mvcc_pb2.Event]:
+        return [event for tenant, event in self.history if seen.wants(tenant, event)]
+
+    def _forget(self, seen: _Seen) -> None:
+        # Its number is taken by its wake: the place stays, watched by nobody.
+        self.seen = [each for each in self.seen if each is not seen] or []
+
+    def _note(self, tenant: int) -> None:
+        """Write down what the newest revision changed, as the index has it."""
+        revision = self.state.store.revision
+        space = self.state.store.space(TenantId(tenant))
+        changes = []
+        for key, head in space.index.heads.items():
+            if int.from_bytes(head[:8], "big") == revision:
+                changes.append((int.from_bytes(head[8:12], "big") & 0x7FFF_FFFF, key, head))
+        for _, key, head in sorted(changes):
+            event = mvcc_pb2.Event(kv=mvcc_pb2.KeyValue(key=key, mod_revision=revision))
+            before = self.newest.pop((tenant, key), None)
+            if before is not None:
+                event.prev_kv.CopyFrom(before)
+            if head[8] & 0x80:
+                event.type = mvcc_pb2.Event.DELETE
+            else:
+                record = self.state.records.get(head[:12], TenantId(tenant))
+                event.kv.CopyFrom(mvcc_pb2.KeyValue.FromString(record))
+                self.newest[tenant, key] = event.kv
+            self.history.append((tenant, event))
+
+
+def _must_not_wake(_: Any) -> None:
+    raise AssertionError("a closed watcher was woken")
+
+
+_QUICK = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=set(Phase) - {Phase.explain},
+)
+
+
+def test_watchers_get_each_revision_once_whole_and_in_order() -> None:
+    """Live, catching up or fallen back: a watcher has what happened, up to what it knows."""
+    run_state_machine_as_test(_WatchMachine, settings=_QUICK)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+def test_watchers_get_each_revision_once_for_long() -> None:
+    """Live, catching up or fallen back: a watcher has what happened, up to what it knows."""
+    run_state_machine_as_test(_WatchMachine, settings=settings(_QUICK, max_examples=10_000))
