@@ -1,0 +1,42 @@
+"""Canonical JSON for audit records.
+
+Owns: one byte string for one value (RFC 8785), and times as RFC 3339.
+Never: numbers that are not integers: records have none, so the hard part of the RFC is not needed.
+"""
+
+import json
+import time
+from json.encoder import encode_basestring
+
+__all__ = ["canonical", "json_bytes", "json_text", "text_of"]
+
+
+def canonical(value: object) -> bytes:
+    """Return the canonical form of a value of dicts, lists, strings, integers and booleans.
+
+    Keys are ASCII: sorting by code point is sorting by UTF-16 code unit (RFC 8785 section 3.2.3).
+    """
+    return json.dumps(
+        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
+
+
+def json_text(text: str) -> bytes:
+    """Return a string as JSON; the escapes are those of RFC 8785 section 3.2.2.2."""
+    return encode_basestring(text).encode()
+
+
+def json_bytes(name: str, content: bytes) -> bytes:
+    """Return a member of an object for bytes: as text, or `<name>_hex` where they are no UTF-8.
+
+    `name_hex` sorts right behind `name`, as canonical form wants it, if no other name lies between.
+    """
+    try:
+        return b'"%b":%b' % (name.encode(), json_text(content.decode()))
+    except UnicodeDecodeError:
+        return b'"%b_hex":"%b"' % (name.encode(), content.hex().encode())
+
+
+def text_of(second: int) -> str:
+    """Return a second since 1970 as RFC 3339 without fraction and zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

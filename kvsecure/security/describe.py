@@ -1,0 +1,145 @@
+"""What the audit trail says of a request: fields from an allow list, and nothing else.
+
+Owns: the `op` object of a record for every request message.
+Never: emits a field whose meaning is VALUE or SECRET, or one that the law does not name; leaves out
+    a part of what was allowed.
+Follows: docs/audit.md. OpenBao's leaks through typed bypasses (CVE-2025-62513, CVE-2025-62705) came
+    of redacting by type; here a field is shown because its meaning says so.
+Keeps: what is said of a refused request has a bounded size: strangers fill no disk with names.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
+
+from google.protobuf.message import Message
+
+from kvsecure.access.decide import PARTS, RULES, Meaning
+from kvsecure.proto import kv_pb2
+from kvsecure.security.canonical import canonical, json_bytes
+
+__all__ = ["describe", "describe_fields", "describe_refused", "rpc_name"]
+
+_HIDDEN: Final = frozenset({Meaning.VALUE, Meaning.SECRET})
+# A longer name is shown by its beginning, its length and its digest.
+_NAME_BYTES_MAX: Final = 1_024
+# Of a request that was refused, so much is shown: enough to see what somebody was after.
+_REFUSED_NAME_BYTES_MAX: Final = 256
+_REFUSED_OPERATIONS_MAX: Final = 16
+
+
+def describe(request: Message) -> bytes:
+    """Return the canonical JSON object that says all that a request asked for."""
+    special = _HOT.get(type(request))
+    return special(request) if special else canonical(describe_fields(request))
+
+
+def describe_fields(request: Message) -> dict[str, object]:
+    """Describe any request by the meanings that the law gives its fields."""
+    return _Scribe(sys.maxsize, _NAME_BYTES_MAX).fields(request)
+
+
+def describe_refused(request: Message) -> dict[str, object]:
+    """Describe a request that nothing came of: its beginning."""
+    return _Scribe(_REFUSED_OPERATIONS_MAX, _REFUSED_NAME_BYTES_MAX).fields(request)
+
+
+def rpc_name(request: type[Message]) -> str:
+    """Return the name of the method that a request is of: `Put`, `UserAdd`, `AuthEnable`."""
+    name = request.DESCRIPTOR.name.removesuffix("Request")
+    # etcd's messages of users and roles have a word more than their methods.
+    return name.removeprefix("Auth") if name.startswith(("AuthUser", "AuthRole")) else name
+
+
+def _put(request: kv_pb2.PutRequest) -> bytes:
+    key = request.key
+    if (
+        request.lease
+        or request.prev_kv
+        or request.ignore_value
+        or request.ignore_lease
+        or len(key) > _NAME_BYTES_MAX
+    ):
+        return canonical(describe_fields(request))
+    return b'{%b,"rpc":"Put","value_bytes":%d}' % (json_bytes("key", key), len(request.value))
+
+
+def _range(request: kv_pb2.RangeRequest) -> bytes:
+    key = request.key
+    if request.ByteSize() != len(key) + (2 if len(key) < 128 else 3) or len(key) > _NAME_BYTES_MAX:
+        return canonical(describe_fields(request))
+    return b'{%b,"rpc":"Range"}' % json_bytes("key", key)
+
+
+@final
+class _Scribe:
+    """Writes down one request."""
+
+    __slots__ = ("_name_bytes_max", "_operations_left")
+
+    def __init__(self, operations_max: int, name_bytes_max: int) -> None:
+        self._operations_left = operations_max
+        self._name_bytes_max = name_bytes_max
+
+    def fields(self, request: Message) -> dict[str, object]:
+        """Return what is shown of a request or an operation."""
+        shown: dict[str, object] = {"rpc": rpc_name(type(request))}
+        self._add(shown, "", request, RULES[type(request)].fields)
+        return shown
+
+    def _add(
+        self, shown: dict[str, object], prefix: str, part: Message, meanings: Mapping[str, Meaning]
+    ) -> None:
+        for field, content in part.ListFields():
+            name = prefix + field.name
+            meaning = meanings.get(field.name, Meaning.SECRET)
+            if meaning is Meaning.VALUE and isinstance(content, bytes):
+                shown[f"{prefix}value_bytes"] = len(content)
+            elif meaning in _HIDDEN:
+                shown[f"{name}_given"] = True
+            elif meaning is Meaning.NESTED:
+                self._nested(shown, name, content)
+            elif isinstance(content, Message):
+                self._add(shown, f"{name}_", content, PARTS.get(type(content), {}))
+            else:
+                self._plain(shown, name, content)
+
+    def _nested(self, shown: dict[str, object], name: str, content: Any) -> None:
+        if isinstance(content, Message):
+            shown[name] = self.fields(content)
+            return
+        listed = shown[name] = []
+        for operation in content:
+            if not self._operations_left:
+                shown[f"{name}_truncated"] = len(content)
+                return
+            self._operations_left -= 1
+            listed.append(self.fields(operation))
+
+    def _plain(self, shown: dict[str, object], name: str, content: Any) -> None:
+        if isinstance(content, bytes):
+            self._name(shown, name, content)
+        elif isinstance(content, str):
+            self._name(shown, name, content.encode())
+        elif isinstance(content, bool | int):
+            shown[name] = content
+        else:
+            # Lists of numbers and enums; nothing else is repeated and plain.
+            shown[name] = [each for each in content if isinstance(each, bool | int)]
+
+    def _name(self, shown: dict[str, object], name: str, content: bytes) -> None:
+        if len(content) > self._name_bytes_max:
+            shown[f"{name}_bytes"] = len(content)
+            shown[f"{name}_sha256"] = hashlib.sha256(content).hexdigest()
+            content = content[: self._name_bytes_max]
+        try:
+            shown[name] = content.decode()
+        except UnicodeDecodeError:
+            shown[f"{name}_hex"] = content.hex()
+
+
+_HOT: Final[dict[type[Message], Callable[[Any], bytes]]] = {
+    kv_pb2.PutRequest: _put,
+    kv_pb2.RangeRequest: _range,
+}

@@ -1,0 +1,146 @@
+"""Feeds: watches behind the gate, allowed when they are opened and again whenever accounts move.
+
+Owns: opening a watch for a session, what comes out of it, and cutting it when its right is gone.
+Never: knows streams or messages' wire form beyond the request.
+Follows: etcd-surface section 1.4; differs: etcd checks a watch once and never again.
+Keeps: nothing is handed out that the session could not read when it is handed out.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, final
+
+from kvsecure.core.watch import Batch, Filters, Watcher
+from kvsecure.model.keys import FROM_KEY, span_of
+from kvsecure.proto.watch_pb2 import WatchCreateRequest
+from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.session import Peer, Session
+
+__all__ = ["Compacted", "Feed", "Feeds", "Revoked"]
+
+
+class Compacted(NamedTuple):
+    """What the watch wants next has been compacted; it is over."""
+
+    revision: int
+
+
+class Revoked(NamedTuple):
+    """The session may not watch this any more; it is over."""
+
+
+@final
+class Feed:
+    """One open watch."""
+
+    __slots__ = ("_feeds", "_gate", "_peer", "_request", "_session", "watcher")
+
+    def __init__(
+        self,
+        feeds: "Feeds",
+        gate: Gate,
+        peer: Peer,
+        session: Session,
+        request: WatchCreateRequest,
+        watcher: Watcher,
+    ) -> None:
+        self._feeds = feeds
+        self._gate = gate
+        self._peer = peer
+        self._session = session
+        self._request = request
+        self.watcher = watcher
+
+    def take(self) -> Batch | Compacted | Revoked | None:
+        """Return what comes next, or None when there is nothing now."""
+        session = self._gate.still_allowed(self._peer, self._session, self._request)
+        if session is None:
+            return Revoked()
+        self._session = session
+        engine, watcher = self._gate.engine, self.watcher
+        store = engine.state.store
+        if not watcher.live and not watcher.queue and watcher.next_revision < store.compacted:
+            return Compacted(store.compacted)
+        return engine.state.hub.take(watcher, store.revision)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether all that was written so far is handed out, and the watch has begun (etcd)."""
+        watcher = self.watcher
+        has_begun = watcher.next_revision <= self._feeds.revision + 1
+        return has_begun and watcher.live and not watcher.queue
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether accounts have moved since it was last decided."""
+        return self._session.law_revision != self._session.tenant.law_revision
+
+    def close(self) -> None:
+        """End the watch."""
+        self._gate.engine.state.hub.close(self.watcher)
+        self._feeds.forget(self)
+
+
+@final
+class Feeds:
+    """All open watches of a member."""
+
+    __slots__ = ("_gate", "_open")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._open: set[Feed] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def slow_count(self) -> int:
+        """How many watches are catching up."""
+        return sum(not feed.watcher.live for feed in self._open)
+
+    @property
+    def pending_count(self) -> int:
+        """How many batches wait for slow clients."""
+        return sum(len(feed.watcher.queue) for feed in self._open)
+
+    @property
+    def revision(self) -> int:
+        """The store's revision."""
+        return self._gate.engine.state.store.revision
+
+    def open(
+        self, asking: Asking, request: WatchCreateRequest, wake: Callable[[Watcher], None]
+    ) -> Feed | None:
+        """Open a watch, or refuse through `asking` and return None.
+
+        Args:
+            asking: Who asks.
+            request: As it came: it is decided on the range that was sent.
+            wake: Called when there is something to take.
+        """
+        session = self._gate.admit_stream(asking, request)
+        if session is None:
+            return None
+        watcher = Watcher(
+            space=session.space,
+            span=span_of(request.key or FROM_KEY, request.range_end),
+            filters=Filters(
+                no_put=WatchCreateRequest.NOPUT in request.filters,
+                no_delete=WatchCreateRequest.NODELETE in request.filters,
+                previous=request.prev_kv,
+            ),
+            next_revision=request.start_revision or self.revision + 1,
+            wake=wake,
+        )
+        feed = Feed(self, self._gate, asking.peer, session, request, watcher)
+        self._open.add(feed)
+        return feed
+
+    def forget(self, feed: Feed) -> None:
+        """Take a closed feed out."""
+        self._open.discard(feed)
+
+    def wake_stale(self) -> None:
+        """Make every feed whose rights may have changed look again."""
+        for feed in [feed for feed in self._open if feed.is_stale]:
+            feed.watcher.wake(feed.watcher)

@@ -1,0 +1,584 @@
+"""The gate: every request passes here, and only here, on its way to the core.
+
+    submit  a command, through the log        read   one answer from the applied state
+    watch   many answers                      operate  this member only
+
+Owns: the order of things: identify, decide, record, pass on, record the outcome, answer.
+Never: knows a transport or a message's wire form; never reaches past `access.decide`.
+Follows: docs/adr/0008-audit-before-the-core.md. Rights are decided here on the newest state, so
+    that forbidden writes never enter the log, and again when a command is applied if they moved.
+Keeps: nothing is proposed before its intent record is on its way to the disk, and nothing is
+    answered before its outcome record is; whoever runs the gate ends each turn with the trail.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Final, Protocol, cast, final
+
+from google.protobuf.message import Message
+
+from kvsecure.access.decide import Decision, decide, is_open
+from kvsecure.core.apply import holds_put
+from kvsecure.core.engine import Engine
+from kvsecure.core.entry import encode, envelope
+from kvsecure.core.member import MemberFacts, member_list_body, status_body
+from kvsecure.core.query import answer_query, reads_only
+from kvsecure.core.replica import Outcome, Proposal
+from kvsecure.crypto.passwords import is_known_verifier
+from kvsecure.model.answer import Answer
+from kvsecure.model.caller import Caller, Origin
+from kvsecure.model.errors import Broken, Code, Failure, Refused
+from kvsecure.model.ids import SYSTEM_TENANT, LeaseId, TenantId
+from kvsecure.model.limits import AUTH_NAME_BYTES_MAX, LEASE_EXPIRY_BATCH_MAX
+from kvsecure.model.secret import Secret
+from kvsecure.proto import (
+    auth_pb2,
+    cluster_pb2,
+    kv_pb2,
+    lease_pb2,
+    maintenance_pb2,
+    state_pb2,
+    tenant_pb2,
+)
+from kvsecure.security.audit import AuditTrail
+from kvsecure.security.authn import Authenticator
+from kvsecure.security.canonical import canonical
+from kvsecure.security.describe import describe, describe_fields, describe_refused, rpc_name
+from kvsecure.security.password_policy import PasswordPolicy
+from kvsecure.security.session import Peer, Session
+
+__all__ = ["Asking", "Gate"]
+
+_PUT_OVERHEAD_BYTES: Final = 256
+
+
+class Asking(Protocol):
+    """One request, as far as the gate needs to know it."""
+
+    peer: Peer
+    token: bytes
+
+    def succeed(self, answer: Answer) -> None:
+        """Answer; called once, unless `fail` is."""
+        ...
+
+    def fail(self, refused: Refused) -> None:
+        """Refuse; called once, unless `succeed` is."""
+        ...
+
+
+# What is remembered of a command until it is finished: who asks (nobody, where the member does),
+# how the outcome's record ends, and the number of the intent's.
+type_in_flight = tuple[Asking | None, bytes, int]
+
+
+@final
+class Gate:
+    """The only way in."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        audit: AuditTrail,
+        passwords: PasswordPolicy,
+        facts: MemberFacts,
+        now_ns: Callable[[], int],
+    ) -> None:
+        """Make a gate; `open_to` connects it to its engine and its turns.
+
+        Args:
+            authenticator: Resolves credentials.
+            audit: The trail, open.
+            passwords: Which passwords may be set.
+            facts: What this member says of itself.
+            now_ns: Monotonic time in nanoseconds.
+        """
+        self.authenticator = authenticator
+        self.audit = audit
+        self.facts = facts
+        self.passwords = passwords
+        self._now_ns = now_ns
+        # Plain counts for whoever shows them.
+        self.leases_renewed = 0
+        self.leases_expired = 0
+        self.auth_failures: dict[str, int] = {}
+        self._engine: Engine
+        self._schedule: Callable[[], None]
+        self._system_outcome = b',"stage":"outcome","stream":"%b","ts":"' % audit.stream.encode()
+
+    def open_to(self, engine: Engine, schedule: Callable[[], None]) -> None:
+        """Connect to the engine, and to what makes a turn end."""
+        self._engine = engine
+        self._schedule = schedule
+
+    @property
+    def engine(self) -> Engine:
+        """The engine behind the gate."""
+        return self._engine
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def submit(self, asking: Asking, command: Message, request: bytes) -> None:
+        """Take a command through the log.
+
+        Args:
+            asking: Who asks, and where the answer goes.
+            command: The request, its shape checked.
+            request: Its bytes, which become the log's.
+        """
+        session = self._admit(asking, command)
+        if session is None:
+            return
+        audit = self.audit
+        now_ns = self._now_ns()
+        intent = audit.next_seq
+        audit.add(
+            b'%b%b,"seq":%d%b%b","v":1}'
+            % (
+                session.allowed,
+                describe(command),
+                intent,
+                session.stage_intent,
+                audit.time_bytes(),
+            )
+        )
+        entry = encode(type(command), session.envelope, request)
+        in_flight: type_in_flight = (asking, session.stage_outcome, intent)
+        proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
+        try:
+            self._check_room(command, len(request))
+            self._engine.submit(proposal)
+        except Refused as refused:
+            proposal.done = True
+            self.finished(proposal, refused)
+
+    def submit_system(self, tenant: TenantId, command: Message) -> None:
+        """Take a command of the member itself through the log.
+
+        Raises:
+            Refused: It was not taken.
+        """
+        caller = Caller(tenant, Origin.SYSTEM, "", 0)
+        now_ns = self._now_ns()
+        intent = self.audit.next_seq
+        self._record(
+            stage="intent", actor={"via": "system"}, op=describe_fields(command), tenant=tenant
+        )
+        in_flight: type_in_flight = (None, self._system_outcome, intent)
+        entry = encode(type(command), envelope(caller), command.SerializeToString())
+        proposal = Proposal(entry, caller, command, now_ns, in_flight)
+        try:
+            self._engine.submit(proposal)
+        except Refused as refused:
+            proposal.done = True
+            self.finished(proposal, refused)
+            raise
+
+    def expire_leases(self) -> None:
+        """Revoke the leases whose time is over; the engine calls this now and then."""
+        if not self._engine.can_read():
+            return
+        now_ns = self._now_ns()
+        for space in list(self._engine.state.store.spaces()):
+            for lease in space.leases.expired(now_ns, LEASE_EXPIRY_BATCH_MAX):
+                with contextlib.suppress(Refused):
+                    self.submit_system(space.tenant, lease_pb2.LeaseRevokeRequest(ID=lease))
+                    self.leases_expired += 1
+
+    def compact_by_itself(self, revision: int) -> None:
+        """Compact because it is time to."""
+        # If it is refused, it is due again at the next look.
+        with contextlib.suppress(Refused):
+            self.submit_system(SYSTEM_TENANT, kv_pb2.CompactionRequest(revision=revision))
+
+    def finished(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Record a command's outcome and answer it; the engine calls this."""
+        asking, stage, intent = cast("type_in_flight", proposal.context)
+        audit = self.audit
+        if isinstance(outcome, Refused):
+            result = b'"code":"%b"' % outcome.code.name.encode()
+        else:
+            result = b'"code":"OK","rev":%d' % outcome.revision
+        audit.add(
+            b'{"dur_us":%d,"intent":%d,"result":{%b},"seq":%d%b%b","v":1}'
+            % (
+                (self._now_ns() - proposal.since_ns) // 1000,
+                intent,
+                result,
+                audit.next_seq,
+                stage,
+                audit.time_bytes(),
+            )
+        )
+        if asking is None:
+            if isinstance(outcome, Refused):
+                self._try_again(proposal)
+            return
+        if isinstance(outcome, Refused):
+            asking.fail(outcome)
+            return
+        command = proposal.command
+        if type(command) is kv_pb2.CompactionRequest and command.physical:
+            # It asked to be told when the bytes are gone.
+            self._engine.when_scrubbed(lambda: asking.succeed(outcome))
+        else:
+            asking.succeed(outcome)
+
+    def transact(self, asking: Asking, txn: kv_pb2.TxnRequest, request: bytes) -> None:
+        """Run a transaction: through the log if it can write, otherwise as a read."""
+        if reads_only(txn):
+            self.read(asking, txn)
+        else:
+            self.submit(asking, txn, request)
+
+    def reject(self, asking: Asking, request: Message, refused: Refused) -> None:
+        """Record and refuse a request whose shape is wrong; nobody decided about it."""
+        self._record(
+            stage="rejected",
+            actor=self._actor_of(asking),
+            op={"rpc": rpc_name(type(request))},
+            peer=asking.peer,
+            result=refused.code,
+        )
+        asking.fail(refused)
+
+    def drop_turn(self, refused: Refused) -> None:
+        """Let go of what was submitted in a turn that could not be recorded."""
+        for proposal in self._engine.drop_turn():
+            asking, _, _ = cast("type_in_flight", proposal.context)
+            if asking is None:
+                self._try_again(proposal)
+            else:
+                asking.fail(refused)
+
+    # --- reads ----------------------------------------------------------------------------------
+
+    def read(self, asking: Asking, request: Message, *, stale: bool = False) -> None:
+        """Answer from the applied state.
+
+        Args:
+            asking: Who asks, and where the answer goes.
+            request: Its shape checked.
+            stale: What this member has applied will do; otherwise the read is linearizable.
+        """
+        if not stale and not self._engine.can_read():
+            self._engine.when_readable(lambda: self.read(asking, request))
+            return
+        session = self._admit(asking, request)
+        if session is None:
+            return
+        try:
+            answer = answer_query(
+                self._engine.state, session.tenant, session.space, request, self._now_ns()
+            )
+        except Refused as refused:
+            self._record_read(session, request, b'"code":"%b"' % refused.code.name.encode())
+            asking.fail(refused)
+            return
+        self._record_read(
+            session,
+            request,
+            b'"bytes":%d,"code":"OK","rev":%d' % (len(answer.body), answer.revision),
+        )
+        asking.succeed(answer)
+
+    def operate(self, asking: Asking, request: Message) -> None:
+        """Answer from what this member knows of itself."""
+        session = self._admit(asking, request)
+        if session is None:
+            return
+        match request:
+            case maintenance_pb2.StatusRequest():
+                body = status_body(self.facts, self._engine)
+            case cluster_pb2.MemberListRequest():
+                body = member_list_body(self.facts)
+            case tenant_pb2.AuditHeadRequest():
+                body = self._audit_head()
+            case _:
+                raise Broken("an operation without an answer was let through")
+        answer = Answer(self._engine.state.store.revision, body)
+        self._record_read(session, request, b'"bytes":%d,"code":"OK"' % len(body))
+        asking.succeed(answer)
+
+    def keep_alive(self, asking: Asking, request: lease_pb2.LeaseKeepAliveRequest) -> None:
+        """Renew a lease; it lives on this member's clock, so nothing goes through the log."""
+        if not self._engine.can_read():
+            self._engine.when_readable(lambda: self.keep_alive(asking, request))
+            return
+        session = self._admit(asking, request)
+        if session is None:
+            return
+        revision = self._engine.state.store.revision
+        ttl_s = session.space.leases.renew(LeaseId(request.ID), self._now_ns())
+        self.leases_renewed += ttl_s > 0
+        body = lease_pb2.LeaseKeepAliveResponse(ID=request.ID, TTL=ttl_s).SerializeToString()
+        self._record_read(session, request, b'"code":"OK","rev":%d' % revision)
+        asking.succeed(Answer(revision, body))
+
+    # --- passwords ------------------------------------------------------------------------------
+
+    async def log_in(self, asking: Asking, request: auth_pb2.AuthenticateRequest) -> None:
+        """Turn a password into a token."""
+        password = Secret.of_text(request.password)
+        actor: dict[str, object] = {"user": request.name[:AUTH_NAME_BYTES_MAX], "via": "password"}
+        peer = asking.peer
+        try:
+            outcome = await self.authenticator.log_in(request.name, password, peer)
+        except Refused as refused:
+            self._count_failure(refused)
+            self._record(
+                stage="denied",
+                actor=actor,
+                op={"rpc": "Authenticate"},
+                peer=peer,
+                result=refused.code,
+            )
+            asking.fail(refused)
+            return
+        self._record(
+            stage="login",
+            actor=actor,
+            op={"rpc": "Authenticate"},
+            peer=peer,
+            result=Code.OK,
+            tenant=outcome.tenant.id,
+        )
+        if outcome.replacement:
+            upgrade = state_pb2.VerifierUpgrade(
+                user=outcome.user, old_hash=outcome.old_verifier, new_hash=outcome.replacement
+            )
+            # A disk that is full is no reason to keep out whoever could make room: it is tried
+            # again at the next log-in.
+            with contextlib.suppress(Refused):
+                self.submit_system(outcome.tenant.id, upgrade)
+        token = outcome.token.reveal_text()
+        body = auth_pb2.AuthenticateResponse(token=token).SerializeToString()
+        asking.succeed(Answer(self._engine.state.store.revision, body))
+
+    async def submit_with_password(
+        self,
+        asking: Asking,
+        command: Message,
+        password: Secret,
+        user: str,
+        rebuild: Callable[[str], Message],
+    ) -> None:
+        """Take a command that sets a password through the log, with its verifier in its place.
+
+        Args:
+            asking: Who asks, and where the answer goes.
+            command: The request; it is decided before any work is done for it.
+            password: What it sets.
+            user: Whose it is to be.
+            rebuild: Makes the command that enters the log from the verifier.
+        """
+        session = self._admit(asking, command)
+        if session is None:
+            return
+        try:
+            self.passwords.check(password, user)
+            verifier = await self.authenticator.hash(password)
+        except Refused as refused:
+            self._record_read(session, command, b'"code":"%b"' % refused.code.name.encode())
+            asking.fail(refused)
+            return
+        rebuilt = rebuild(verifier)
+        self.submit(asking, rebuilt, rebuilt.SerializeToString())
+
+    def known_verifier(self, verifier: str) -> str:
+        """Return a verifier that came from outside, if log-ins can be checked against it.
+
+        Raises:
+            Refused: They cannot.
+        """
+        if not is_known_verifier(verifier):
+            raise Refused(Failure.PASSWORD_REJECTED, "hashedPassword is of no kind known here")
+        return verifier
+
+    # --- streams --------------------------------------------------------------------------------
+
+    def admit_stream(self, asking: Asking, request: Message) -> Session | None:
+        """Decide and record the opening of a stream; return its session, or None if refused."""
+        session = self._admit(asking, request)
+        if session is not None:
+            self._record_read(session, request, b'"code":"OK"')
+        return session
+
+    def still_allowed(self, peer: Peer, session: Session, request: Message) -> Session | None:
+        """Decide an open stream again if accounts have moved.
+
+        Returns:
+            The session to go on with, or None, with a record of why, if the stream has to end.
+        """
+        if session.law_revision == session.tenant.law_revision:
+            return session
+        try:
+            renewed = self.authenticator.renewed(session, peer)
+        except Refused:
+            self._record_denial(session, request, "revoked")
+            return None
+        decision = decide(renewed.grants, request, renewed.facts)
+        if decision is not Decision.ALLOW:
+            self._record_denial(renewed, request, decision.value)
+            return None
+        return renewed
+
+    # --- events of the member itself ------------------------------------------------------------
+
+    def note(self, stage: str, **facts: object) -> None:
+        """Record something that nobody asked for: a start, a stop, a setting."""
+        self._record(stage=stage, actor={"via": "system"}, note=facts)
+
+    def note_handshake_failure(self, ip: str, port: int, reason: str) -> None:
+        """Record a connection that never became one."""
+        self._record(
+            stage="handshake-failed",
+            actor={"via": "nobody"},
+            note={"ip": ip, "port": port, "reason": reason},
+        )
+        self._schedule()
+
+    # --- within ---------------------------------------------------------------------------------
+
+    def _try_again(self, proposal: Proposal) -> None:
+        """See to it that what the member itself wanted is not forgotten because it failed once."""
+        command = proposal.command
+        tenant = self._engine.state.accounts.tenant(proposal.caller.tenant)
+        if isinstance(command, lease_pb2.LeaseRevokeRequest) and tenant is not None:
+            leases = self._engine.state.store.space(tenant.id).leases
+            leases.remind(LeaseId(command.ID), self._now_ns())
+
+    def _admit(self, asking: Asking, request: Message) -> Session | None:
+        """Identify and decide; a refusal is recorded and answered here."""
+        peer = asking.peer
+        try:
+            session = self.authenticator.session(peer, asking.token)
+        except Refused as refused:
+            if is_open(request):
+                return self.authenticator.stranger(peer)
+            self._count_failure(refused)
+            self._record(
+                stage="denied",
+                actor={"via": "nobody"},
+                op=describe_refused(request),
+                peer=peer,
+                result=refused.code,
+            )
+            asking.fail(refused)
+            return None
+        decision = decide(session.grants, request, session.facts)
+        if decision is Decision.ALLOW:
+            return session
+        self._record_denial(session, request, decision.value)
+        asking.fail(Refused(Failure.PERMISSION_DENIED))
+        return None
+
+    def _actor_of(self, asking: Asking) -> dict[str, object]:
+        try:
+            session = self.authenticator.session(asking.peer, asking.token)
+        except Refused:
+            return {"via": "nobody"}
+        return {"user": session.caller.user, "via": session.via.kind}
+
+    def _count_failure(self, refused: Refused) -> None:
+        name = refused.failure.name.lower()
+        self.auth_failures[name] = self.auth_failures.get(name, 0) + 1
+
+    def _record_denial(self, session: Session, request: Message, reason: str) -> None:
+        audit = self.audit
+        audit.add(
+            b'%b%b"},"op":%b,"result":{"code":"PERMISSION_DENIED"},"seq":%d%b%b","v":1}'
+            % (
+                session.denied,
+                reason.encode(),
+                canonical(describe_refused(request)),
+                audit.next_seq,
+                session.stage_denied,
+                audit.time_bytes(),
+            )
+        )
+
+    def _record_read(self, session: Session, request: Message, result: bytes) -> None:
+        audit = self.audit
+        audit.add(
+            b'%b%b,"result":{%b},"seq":%d%b%b","v":1}'
+            % (
+                session.allowed,
+                describe(request),
+                result,
+                audit.next_seq,
+                session.stage_read,
+                audit.time_bytes(),
+            )
+        )
+
+    def _record(
+        self,
+        *,
+        stage: str,
+        actor: dict[str, object],
+        op: dict[str, object] | None = None,
+        peer: Peer | None = None,
+        result: Code | None = None,
+        tenant: TenantId | None = None,
+        note: dict[str, object] | None = None,
+    ) -> None:
+        """Add a record that is not of the hot path."""
+        audit = self.audit
+        fields: dict[str, object] = {
+            "actor": actor,
+            "seq": audit.next_seq,
+            "stage": stage,
+            "stream": audit.stream,
+            "ts": audit.time_text(),
+            "v": 1,
+        }
+        if op is not None:
+            fields["op"] = op
+        if note is not None:
+            fields["note"] = note
+        if result is not None:
+            fields["result"] = {"code": result.name}
+        if peer is not None:
+            fields["source"] = json.loads(peer.source)
+        if tenant is not None:
+            found = self._engine.state.accounts.tenant(tenant)
+            fields["tenant"] = found.name if found else str(tenant)
+        audit.add(canonical(fields))
+
+    def _check_room(self, command: Message, size_bytes: int) -> None:
+        """Refuse what grows the store once it has reached its quota, and raise the alarm."""
+        quota_bytes = self.facts.quota_bytes
+        if quota_bytes <= 0:
+            return
+        used_bytes = self._engine.statistics.table_bytes_in_use
+        if used_bytes + size_bytes + _PUT_OVERHEAD_BYTES < quota_bytes:
+            return
+        grows = isinstance(command, kv_pb2.PutRequest | lease_pb2.LeaseGrantRequest) or (
+            isinstance(command, kv_pb2.TxnRequest) and holds_put(command)
+        )
+        if not grows:
+            return
+        alarm = (self.facts.member, int(maintenance_pb2.NOSPACE))
+        if alarm not in self._engine.state.alarms:
+            self.submit_system(
+                SYSTEM_TENANT,
+                maintenance_pb2.AlarmRequest(
+                    action=maintenance_pb2.AlarmRequest.ACTIVATE,
+                    memberID=self.facts.member,
+                    alarm=maintenance_pb2.NOSPACE,
+                ),
+            )
+        raise Refused(Failure.NO_SPACE)
+
+    def _audit_head(self) -> bytes:
+        head, signature, key = self.audit.signed_head()
+        return tenant_pb2.AuditHeadResponse(
+            stream=self.audit.stream,
+            seq=head.seq,
+            hash=head.hash,
+            signature=signature,
+            public_key=key.raw,
+        ).SerializeToString()
