@@ -1,0 +1,299 @@
+"""The sending half of a connection: answers to frames, as far as flow control allows.
+
+Owns: the open streams, what is queued on them, the peer's windows, and the bytes to be written.
+Never: reads; the receiving half tells it of window updates and settings.
+Follows: RFC 9113 sections 5.1, 5.2 and 6.9.
+Keeps: data never exceeds a window of the peer's; a stream that is whole when it comes and whole
+    when it is answered never has an object: `streams[id]` is None then.
+"""
+
+import struct
+from collections import deque
+from typing import Any, Final, final
+
+from kvsecure.wire.h2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    ErrorCode,
+    FrameType,
+    encode_reset,
+    frame_header,
+)
+from kvsecure.wire.h2.stream import Stream
+from kvsecure.wire.h2.windows import WINDOW_DEFAULT, WINDOW_MAX
+
+__all__ = ["DRAINED", "Outgoing"]
+
+# An event: (DRAINED, stream id): what was queued on a stream whose producer waits has been sent.
+DRAINED: Final = 4
+
+_u32: Final = struct.Struct(">I").pack
+_LENGTHS: Final = tuple(_u32(length)[1:] for length in range(4096))
+_HEADERS_FLAGS: Final = bytes((FrameType.HEADERS, END_HEADERS))
+_TRAILERS_FLAGS: Final = bytes((FrameType.HEADERS, END_HEADERS | END_STREAM))
+_DATA_FLAGS: Final = bytes((FrameType.DATA, 0))
+_RESET_REMEMBERED_MAX: Final = 256
+# One huge answer is no crowd: of each stream so much counts.
+_CROWD_STREAM_BYTES_MAX: Final = 1024 * 1024
+
+
+@final
+class Outgoing:
+    """What a server sends on one connection."""
+
+    __slots__ = (
+        "_queued",
+        "_stream_window_bytes",
+        "answered",
+        "crowd_bytes",
+        "out",
+        "peer_frame_bytes_max",
+        "peer_window",
+        "reset_lately",
+        "send_window",
+        "streams",
+        "unsent_bytes",
+    )
+
+    def __init__(self, stream_window_bytes: int) -> None:
+        self._stream_window_bytes = stream_window_bytes
+        # What is to be written, in order; whoever writes it empties the list.
+        self.out: list[bytes] = []
+        # None: its request is whole and its answer not begun.
+        self.streams: dict[int, Stream | None] = {}
+        self.send_window = WINDOW_DEFAULT
+        # What a new stream may send (the peer's INITIAL_WINDOW_SIZE).
+        self.peer_window = WINDOW_DEFAULT
+        self.peer_frame_bytes_max = 16_384
+        # Data that flow control holds back, over all streams.
+        self.unsent_bytes = 0
+        # The same, of each stream no more than a bound: how many answers pile up.
+        self.crowd_bytes = 0
+        # Whether anything was answered since the receiving half last looked.
+        self.answered = False
+        # Streams that were reset here: what the peer had sent before it knew is ignored.
+        self.reset_lately: deque[int] = deque(maxlen=_RESET_REMEMBERED_MAX)
+        self._queued: deque[int] = deque()
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def respond(
+        self, stream_id: int, headers: bytes, prefix: bytes, data: bytes, trailers: bytes
+    ) -> None:
+        """Answer a request whole; if the stream is gone, nothing happens.
+
+        Args:
+            stream_id: Its stream, on which nothing has been sent.
+            headers: Encoded header block.
+            prefix: What stands in front of the data, to spare the caller a copy.
+            data: What goes between.
+            trailers: Encoded header block.
+        """
+        streams = self.streams
+        length = len(prefix) + len(data)
+        if (
+            length < 4096
+            and length <= self.send_window
+            and length <= self.peer_window
+            and streams.get(stream_id, self) is None
+        ):
+            del streams[stream_id]
+            self.answered = True
+            self.send_window -= length
+            packed = _u32(stream_id)
+            self.out.append(
+                b"%b%b%b%b%b%b%b%b%b%b%b%b%b"
+                % (
+                    _LENGTHS[len(headers)],
+                    _HEADERS_FLAGS,
+                    packed,
+                    headers,
+                    _LENGTHS[length],
+                    _DATA_FLAGS,
+                    packed,
+                    prefix,
+                    data,
+                    _LENGTHS[len(trailers)],
+                    _TRAILERS_FLAGS,
+                    packed,
+                    trailers,
+                )
+            )
+            return
+        if stream_id in streams:
+            self.send_headers(stream_id, headers)
+            self.send_data(stream_id, prefix + data)
+            self.end(stream_id, trailers)
+
+    def send_headers(self, stream_id: int, headers: bytes) -> None:
+        """Begin an answer."""
+        if stream_id in self.streams:
+            self.stream(stream_id).headers_sent = True
+            self.out.append(
+                frame_header(len(headers), FrameType.HEADERS, END_HEADERS, stream_id) + headers
+            )
+
+    def send_data(self, stream_id: int, data: bytes) -> None:
+        """Go on with an answer, as far as flow control allows; the rest is queued."""
+        if stream_id not in self.streams or not data:
+            return
+        stream = self.stream(stream_id)
+        if not stream.queue:
+            self._queued.append(stream_id)
+        stream.queue.append(data)
+        self._count(stream, len(data))
+        self.send_queued([])
+
+    def end(self, stream_id: int, trailers: bytes) -> None:
+        """End an answer, after what is queued, with trailers or without any."""
+        if stream_id not in self.streams:
+            return
+        stream = self.stream(stream_id)
+        stream.trailers = trailers
+        if not stream.queue:
+            self._finish(stream_id, stream)
+
+    def refuse(self, stream_id: int, headers: bytes) -> None:
+        """Answer with headers alone (a trailers-only answer)."""
+        if stream_id not in self.streams:
+            return
+        stream = self.streams[stream_id]
+        if stream is None:
+            del self.streams[stream_id]
+        else:
+            self._close_local(stream_id, stream)
+        self.out.append(
+            frame_header(len(headers), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id)
+            + headers
+        )
+        if stream is not None and not stream.remote_ended:
+            self.out.append(encode_reset(stream_id, ErrorCode.NO_ERROR))
+
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
+        """Give a stream up; one that is closed already is told so again."""
+        if stream_id in self.streams:
+            self.forget(stream_id)
+        self.reset_lately.append(stream_id)
+        self.out.append(encode_reset(stream_id, code))
+
+    def forget(self, stream_id: int) -> None:
+        """Let go of an open stream without a word."""
+        stream = self.streams.pop(stream_id)
+        if stream is not None:
+            self._count(stream, -stream.queued_bytes)
+            stream.queue.clear()
+
+    def is_full(self, stream_id: int, bytes_max: int) -> bool:
+        """Tell whether more than this is queued on a stream; if so DRAINED says when it is not."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.queued_bytes <= bytes_max:
+            return False
+        stream.was_full = True
+        return True
+
+    # --- windows --------------------------------------------------------------------------------
+
+    @property
+    def waits_for_window(self) -> bool:
+        """Whether data is held back."""
+        return bool(self._queued)
+
+    def open_connection(self, increment: int) -> bool:
+        """Let the connection send more; return False if its window is too large then."""
+        self.send_window += increment
+        return self.send_window <= WINDOW_MAX
+
+    def open_stream(self, stream_id: int, increment: int) -> bool:
+        """Let an open stream send more; return False if its window is too large then."""
+        stream = self.stream(stream_id)
+        stream.send_window += increment
+        return stream.send_window <= WINDOW_MAX
+
+    def shift(self, window: int) -> bool:
+        """Section 6.9.2: a new initial window moves those of open streams; False if too large."""
+        difference = window - self.peer_window
+        self.peer_window = window
+        sound = True
+        for stream in self.streams.values():
+            if stream is not None:
+                stream.send_window += difference
+                sound = sound and stream.send_window <= WINDOW_MAX
+        return sound
+
+    def stream(self, stream_id: int) -> Stream:
+        """Return an open stream's state, making it now for one that needed none so far."""
+        stream = self.streams[stream_id]
+        if stream is None:
+            stream = Stream(self.peer_window, self._stream_window_bytes, remote_ended=True)
+            self.streams[stream_id] = stream
+        return stream
+
+    def send_queued(self, events: list[Any]) -> None:
+        """Send what the windows allow, a frame of each waiting stream in turn."""
+        blocked: list[int] = []
+        queued = self._queued
+        while queued and self.send_window > 0:
+            stream_id = queued.popleft()
+            stream = self.streams.get(stream_id)
+            if stream is None or not stream.queue:
+                continue
+            self._send_some(stream_id, stream)
+            if not stream.queue:
+                self._drained(stream_id, stream, events)
+            elif stream.send_window > 0:
+                queued.append(stream_id)
+            else:
+                blocked.append(stream_id)
+        queued.extendleft(reversed(blocked))
+
+    def _send_some(self, stream_id: int, stream: Stream) -> None:
+        length_max = min(self.send_window, stream.send_window, self.peer_frame_bytes_max)
+        if length_max <= 0:
+            return
+        data = stream.queue.popleft()
+        if len(data) > length_max:
+            # A view: what is left is not copied for every frame.
+            left = memoryview(data)
+            stream.queue.appendleft(left[length_max:])
+            data = left[:length_max]
+        length = len(data)
+        self.send_window -= length
+        stream.send_window -= length
+        self._count(stream, -length)
+        self.answered = True
+        self.out.append(frame_header(length, FrameType.DATA, 0, stream_id) + data)
+
+    def _count(self, stream: Stream, change: int) -> None:
+        """Count data that was queued, or is not any more."""
+        before = stream.queued_bytes
+        stream.queued_bytes = after = before + change
+        self.unsent_bytes += change
+        self.crowd_bytes += min(after, _CROWD_STREAM_BYTES_MAX) - min(
+            before, _CROWD_STREAM_BYTES_MAX
+        )
+
+    def _drained(self, stream_id: int, stream: Stream, events: list[Any]) -> None:
+        if stream.trailers is not None:
+            self._finish(stream_id, stream)
+        elif stream.was_full:
+            stream.was_full = False
+            events.append((DRAINED, stream_id))
+
+    def _finish(self, stream_id: int, stream: Stream) -> None:
+        trailers = stream.trailers or b""
+        if trailers:
+            header = frame_header(
+                len(trailers), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id
+            )
+        else:
+            header = frame_header(0, FrameType.DATA, END_STREAM, stream_id)
+        self.out.append(header + trailers)
+        self._close_local(stream_id, stream)
+        if not stream.remote_ended:
+            # Section 8.1: the answer is whole, the rest of the request is not wanted.
+            self.out.append(encode_reset(stream_id, ErrorCode.NO_ERROR))
+
+    def _close_local(self, stream_id: int, stream: Stream) -> None:
+        if not stream.remote_ended:
+            self.reset_lately.append(stream_id)
+        self.forget(stream_id)
