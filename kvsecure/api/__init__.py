@@ -1,0 +1,1 @@
+"""Translation: requests to what the gate takes, answers to what clients expect. No decisions."""

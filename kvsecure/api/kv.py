@@ -1,0 +1,58 @@
+"""etcdserverpb.KV.
+
+Owns: the shape checks of its requests, and which door of the gate each takes.
+Never: decides.
+Follows: etcd-surface section 1.3.
+"""
+
+from kvsecure.api.services import Services
+from kvsecure.api.shape import check_delete, check_put, check_range, check_txn
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.proto.kv_pb2 import (
+    CompactionRequest,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+)
+from kvsecure.security.gate import Asking
+
+__all__ = ["compact", "delete_range", "put", "range_", "txn"]
+
+
+def range_(services: Services, asking: Asking, request: RangeRequest, _: bytes) -> None:
+    """Answer with the versions of a range of keys."""
+    check_range(request)
+    services.gate.read(asking, request, stale=request.serializable)
+
+
+def put(services: Services, asking: Asking, request: PutRequest, content: bytes) -> None:
+    """Give a key a value."""
+    check_put(request)
+    _check_size(services, content)
+    services.gate.submit(asking, request, content)
+
+
+def delete_range(
+    services: Services, asking: Asking, request: DeleteRangeRequest, content: bytes
+) -> None:
+    """Delete a range of keys."""
+    check_delete(request)
+    services.gate.submit(asking, request, content)
+
+
+def txn(services: Services, asking: Asking, request: TxnRequest, content: bytes) -> None:
+    """Run a transaction."""
+    check_txn(request, services.txn_ops_max)
+    _check_size(services, content)
+    services.gate.transact(asking, request, content)
+
+
+def compact(services: Services, asking: Asking, request: CompactionRequest, content: bytes) -> None:
+    """Forget the past before a revision."""
+    services.gate.submit(asking, request, content)
+
+
+def _check_size(services: Services, content: bytes) -> None:
+    if len(content) > services.request_bytes_max:
+        raise Refused(Failure.REQUEST_TOO_LARGE)

@@ -1,0 +1,154 @@
+"""Everything that can be called: path -> what it takes, how it is served, how it is answered.
+
+Owns: the one list of methods. What is not in it does not exist.
+Never: behaviour.
+Follows: etcd-wire.md for paths and messages. Methods of clusters with several members, backups and
+    locks are not in this release; they are answered as unknown.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from google.protobuf.message import Message
+
+from kvsecure.api import auth, health, kv, lease, tenants, watch
+from kvsecure.api.services import Receiver, Services, StreamCall
+from kvsecure.proto import (
+    auth_pb2,
+    cluster_pb2,
+    health_pb2,
+    kv_pb2,
+    lease_pb2,
+    maintenance_pb2,
+    tenant_pb2,
+    watch_pb2,
+)
+from kvsecure.security.gate import Asking
+
+__all__ = ["METHODS", "SERVICES", "Header", "Method", "Shape"]
+
+
+class Shape(Enum):
+    """How many messages go each way; the value is what metrics call it."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server_stream"
+    BIDI_STREAM = "bidi_stream"
+
+
+class Header(Enum):
+    """What an answer begins with."""
+
+    FULL = 1
+    # Answers about the cluster tell no revision (etcd).
+    NO_REVISION = 2
+    NONE = 3
+
+
+type_unary = Callable[[Services, Asking, Any, bytes], None]
+type_stream = Callable[[Services, StreamCall], Receiver]
+
+
+class Method(NamedTuple):
+    """One method."""
+
+    request: type[Message]
+    shape: Shape
+    unary: type_unary | None
+    stream: type_stream | None
+    header: Header
+
+
+def _unary(request: type[Message], serve: type_unary, header: Header = Header.FULL) -> Method:
+    return Method(request, Shape.UNARY, serve, None, header)
+
+
+def _operate(services: Services, asking: Asking, request: Message, _: bytes) -> None:
+    services.gate.operate(asking, request)
+
+
+def _alarm(
+    services: Services, asking: Asking, request: maintenance_pb2.AlarmRequest, content: bytes
+) -> None:
+    if request.action == maintenance_pb2.AlarmRequest.GET:
+        services.gate.read(asking, request, stale=True)
+    else:
+        services.gate.submit(asking, request, content)
+
+
+_KV: Final = "/etcdserverpb.KV/"
+_LEASE: Final = "/etcdserverpb.Lease/"
+_AUTH: Final = "/etcdserverpb.Auth/"
+_MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
+_TENANTS: Final = "/kvsecurepb.Tenants/"
+
+METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+    {
+        _KV + "Range": _unary(kv_pb2.RangeRequest, kv.range_),
+        _KV + "Put": _unary(kv_pb2.PutRequest, kv.put),
+        _KV + "DeleteRange": _unary(kv_pb2.DeleteRangeRequest, kv.delete_range),
+        _KV + "Txn": _unary(kv_pb2.TxnRequest, kv.txn),
+        _KV + "Compact": _unary(kv_pb2.CompactionRequest, kv.compact),
+        "/etcdserverpb.Watch/Watch": Method(
+            watch_pb2.WatchRequest, Shape.BIDI_STREAM, None, watch.watch, Header.NONE
+        ),
+        _LEASE + "LeaseGrant": _unary(lease_pb2.LeaseGrantRequest, lease.grant),
+        _LEASE + "LeaseRevoke": _unary(lease_pb2.LeaseRevokeRequest, lease.revoke),
+        _LEASE + "LeaseTimeToLive": _unary(lease_pb2.LeaseTimeToLiveRequest, lease.time_to_live),
+        _LEASE + "LeaseLeases": _unary(lease_pb2.LeaseLeasesRequest, lease.leases),
+        _LEASE + "LeaseKeepAlive": Method(
+            lease_pb2.LeaseKeepAliveRequest, Shape.BIDI_STREAM, None, lease.keep_alive, Header.FULL
+        ),
+        _AUTH + "AuthEnable": _unary(auth_pb2.AuthEnableRequest, auth.submit),
+        _AUTH + "AuthDisable": _unary(auth_pb2.AuthDisableRequest, auth.submit),
+        _AUTH + "AuthStatus": _unary(auth_pb2.AuthStatusRequest, auth.read_stale),
+        _AUTH + "Authenticate": _unary(auth_pb2.AuthenticateRequest, auth.authenticate),
+        _AUTH + "UserAdd": _unary(auth_pb2.AuthUserAddRequest, auth.user_add),
+        _AUTH + "UserGet": _unary(auth_pb2.AuthUserGetRequest, auth.read),
+        _AUTH + "UserList": _unary(auth_pb2.AuthUserListRequest, auth.read),
+        _AUTH + "UserDelete": _unary(auth_pb2.AuthUserDeleteRequest, auth.submit),
+        _AUTH + "UserChangePassword": _unary(
+            auth_pb2.AuthUserChangePasswordRequest, auth.change_password
+        ),
+        _AUTH + "UserGrantRole": _unary(auth_pb2.AuthUserGrantRoleRequest, auth.submit),
+        _AUTH + "UserRevokeRole": _unary(auth_pb2.AuthUserRevokeRoleRequest, auth.submit),
+        _AUTH + "RoleAdd": _unary(auth_pb2.AuthRoleAddRequest, auth.role_add),
+        _AUTH + "RoleGet": _unary(auth_pb2.AuthRoleGetRequest, auth.read),
+        _AUTH + "RoleList": _unary(auth_pb2.AuthRoleListRequest, auth.read),
+        _AUTH + "RoleDelete": _unary(auth_pb2.AuthRoleDeleteRequest, auth.submit),
+        _AUTH + "RoleGrantPermission": _unary(
+            auth_pb2.AuthRoleGrantPermissionRequest, auth.grant_permission
+        ),
+        _AUTH + "RoleRevokePermission": _unary(
+            auth_pb2.AuthRoleRevokePermissionRequest, auth.submit
+        ),
+        "/etcdserverpb.Cluster/MemberList": _unary(
+            cluster_pb2.MemberListRequest, _operate, Header.NO_REVISION
+        ),
+        _MAINTENANCE + "Alarm": _unary(maintenance_pb2.AlarmRequest, _alarm),
+        _MAINTENANCE + "Status": _unary(maintenance_pb2.StatusRequest, _operate),
+        "/grpc.health.v1.Health/Check": _unary(
+            health_pb2.HealthCheckRequest, health.check, Header.NONE
+        ),
+        "/grpc.health.v1.Health/Watch": Method(
+            health_pb2.HealthCheckRequest, Shape.SERVER_STREAM, None, health.watch, Header.NONE
+        ),
+        _TENANTS + "TenantAdd": _unary(tenant_pb2.TenantAddRequest, tenants.tenant_add),
+        _TENANTS + "TenantList": _unary(tenant_pb2.TenantListRequest, auth.read),
+        _TENANTS + "TenantGet": _unary(tenant_pb2.TenantGetRequest, auth.read),
+        _TENANTS + "TenantDelete": _unary(tenant_pb2.TenantDeleteRequest, auth.submit),
+        "/kvsecurepb.Audit/Head": _unary(tenant_pb2.AuditHeadRequest, _operate),
+        "/kvsecurepb.Audit/Tail": Method(
+            tenant_pb2.AuditTailRequest,
+            Shape.SERVER_STREAM,
+            None,
+            tenants.audit_tail,
+            Header.NONE,
+        ),
+    }
+)
+
+# The services that exist, to tell an unknown method from an unknown service.
+SERVICES: Final = frozenset(path.split("/")[1] for path in METHODS)

@@ -1,0 +1,76 @@
+"""What the services work with: the gate, and the two kinds of calls.
+
+Owns: what a service may ask of a call, and what there is for all calls together.
+Never: a transport; `server` implements these protocols over HTTP/2 and JSON.
+"""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from kvsecure.model.errors import Refused
+from kvsecure.security.feeds import Feeds
+from kvsecure.security.gate import Asking, Gate
+
+__all__ = ["Receiver", "Services", "StreamCall"]
+
+
+class StreamCall(Asking, Protocol):
+    """A call with more than one message in some direction.
+
+    As an `Asking` it refuses by ending the stream.
+    """
+
+    def send(self, message: bytes) -> None:
+        """Send one message; it may be queued."""
+        ...
+
+    def finish(self, refused: Refused | None = None) -> None:
+        """End the call, well or with a refusal."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is queued that the producer has to wait for `drained`."""
+        ...
+
+
+class Receiver(Protocol):
+    """What a service does with what comes in on a stream."""
+
+    def received(self, message: Any) -> None:
+        """Take one message, of the method's request type."""
+        ...
+
+    def half_closed(self) -> None:
+        """Take note that no more messages will come."""
+        ...
+
+    def drained(self) -> None:
+        """Take note that what was queued has been sent."""
+        ...
+
+    def closed(self) -> None:
+        """Take note that nobody listens any more; called once, also after `finish`."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What there is for all calls."""
+
+    gate: Gate
+    feeds: Feeds
+    # The header field of an answer at a revision; 0 leaves the revision out.
+    header: Callable[[int], bytes]
+    # Does something at the end of this turn, before its answers leave.
+    at_turn_end: Callable[[Callable[[], None]], None]
+    # Does something after so many seconds; the answer cancels it.
+    later: Callable[[float, Callable[[], None]], Callable[[], None]]
+    # Runs a coroutine to its end, within the server's own task group.
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    txn_ops_max: int
+    request_bytes_max: int
+    progress_interval_s: float
+    random_bytes: Callable[[int], bytes]
