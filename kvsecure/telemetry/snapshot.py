@@ -1,0 +1,111 @@
+"""The numbers of a member at one moment, as the metrics need them.
+
+Owns: the shape of that answer; the server fills it when somebody scrapes.
+Never: counts anything; every number lives where the work is done.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
+
+from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram, HistogramView
+
+__all__ = ["GrpcMethod", "GrpcOutcome", "Snapshot"]
+
+_NO_DISK_TIMES = Histogram(DISK_BUCKETS_S).view()
+
+
+class GrpcMethod(NamedTuple):
+    """One method that the server has; never a name that a stranger made up.
+
+    Attributes:
+        service: As in `etcdserverpb.KV`.
+        shape: unary, client_stream, server_stream or bidi_stream.
+    """
+
+    service: str
+    method: str
+    shape: str
+
+
+class GrpcOutcome(NamedTuple):
+    """One way in which calls of a method end; the code is gRPC's number."""
+
+    method: GrpcMethod
+    code: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One member at one moment; counters count since its process started.
+
+    Attributes:
+        etcd_version: The server's, as in `3.5.21`.
+        cluster_version: Major and minor, as in `3.5`.
+        member_id: In lower-case hexadecimal.
+        proposals_committed: The index of the last committed entry, as etcd has it.
+        proposals_applied: The index of the last applied entry.
+        db_bytes: The size of everything stored.
+        db_in_use_bytes: What of it is not free space.
+        wal_bytes: Bytes written to the log.
+        pending_events: Events waiting in the queues of watchers.
+        auth_failures: By reason, from a closed set.
+        grpc_handled: Finished calls.
+        grpc_handling: Times of calls, only when the metrics are extensive.
+    """
+
+    etcd_version: str
+    cluster_version: str
+    member_id: str
+
+    has_leader: bool
+    is_leader: bool
+    is_learner: bool = False
+    leader_changes: int = 0
+    proposals_committed: int
+    proposals_applied: int
+    proposals_pending: int
+    proposals_failed: int
+    slow_applies: int = 0
+
+    puts: int
+    deletes: int
+    txns: int
+    ranges: int
+    keys: int
+    current_revision: int
+    compact_revision: int
+    db_bytes: int
+    db_in_use_bytes: int
+    quota_bytes: int
+
+    wal_bytes: int = 0
+    wal_fsync: HistogramView = _NO_DISK_TIMES
+    backend_commit: HistogramView = _NO_DISK_TIMES
+
+    watch_streams: int
+    watchers: int
+    slow_watchers: int
+    events: int
+    pending_events: int
+
+    leases_granted: int
+    leases_revoked: int
+    leases_renewed: int
+    leases_expired: int
+
+    auth_revision: int
+    audit_records: int
+    audit_failures: int
+    auth_failures: Mapping[str, int] = field(default_factory=dict)
+    tls_handshake_failures: int
+    log_lines_lost: int = 0
+
+    client_sent_bytes: int = 0
+    client_received_bytes: int = 0
+    grpc_started: Mapping[GrpcMethod, int] = field(default_factory=dict)
+    grpc_handled: Mapping[GrpcOutcome, int] = field(default_factory=dict)
+    grpc_received: Mapping[GrpcMethod, int] = field(default_factory=dict)
+    grpc_sent: Mapping[GrpcMethod, int] = field(default_factory=dict)
+    grpc_handling: Mapping[GrpcMethod, HistogramView] = field(default_factory=dict)
