@@ -1,0 +1,1 @@
+"""The roof: configuration, assembly, listeners, signals and clocks."""

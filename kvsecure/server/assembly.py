@@ -1,0 +1,361 @@
+"""Assembly: everything that a member is made of, put together in one place.
+
+Owns: construction, in order, from configuration to open listeners; nothing else constructs.
+Never: behaviour of its own beyond connecting parts.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, final
+
+from kvsecure.access.decide import check_total
+from kvsecure.api.header import HeaderEncoder
+from kvsecure.api.methods import METHODS
+from kvsecure.api.services import Services
+from kvsecure.bundled import resource
+from kvsecure.core.engine import Engine
+from kvsecure.core.member import MemberFacts
+from kvsecure.crypto.signing import SigningKey
+from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.versions import ETCD_VERSION
+from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls, server_context
+from kvsecure.security.audit import AuditTrail
+from kvsecure.security.audit_watch import AuditWatch
+from kvsecure.security.authn import Authenticator
+from kvsecure.security.feeds import Feeds
+from kvsecure.security.gate import Gate
+from kvsecure.security.password_policy import PasswordPolicy
+from kvsecure.security.tokens import TokenMint
+from kvsecure.server.autocompact import AutoCompactor
+from kvsecure.server.calls import CallCounts
+from kvsecure.server.config.model import ClientIdentity, Compat, MetricsDetail, ServerConfig
+from kvsecure.server.config.urls import Endpoint, Scheme
+from kvsecure.server.datadir import DataDirectory
+from kvsecure.server.http2 import Shared
+from kvsecure.server.identity import IdentityOf, fingerprint_of
+from kvsecure.server.listener import Accepting, Listener, ListenerStatistics
+from kvsecure.server.observatory import Observatory
+from kvsecure.server.restore import Restored, restore
+from kvsecure.server.snapshot import snapshot_of
+from kvsecure.server.turn import Turn
+from kvsecure.storage.segment import Kind
+from kvsecure.storage.segments import SegmentPlace
+from kvsecure.storage.worker import Order
+from kvsecure.telemetry.histogram import METHOD_BUCKETS_S, Histogram
+from kvsecure.telemetry.log import log
+
+__all__ = [
+    "MemberParts",
+    "assemble",
+    "default_tenant_is_untouched",
+    "open_listeners",
+    "tls_of",
+]
+
+_TOKEN_PURPOSE: Final = "token-signing/1"  # noqa: S105 - the name of a purpose
+_TABLES_BYTES_MIN: Final = 16 * 1024**3
+_LEASE_SCAN_S: Final = 0.5
+_STALE_SCAN_S: Final = 0.25
+_COMPACTION_SCAN_S: Final = 1.0
+_AUDIT_SYNC_S: Final = 1.0
+
+_log = log("server")
+
+
+@final
+class MemberParts:
+    """A member, put together and not yet started."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        gate: Gate,
+        turn: Turn,
+        client: Accepting,
+        pages: Accepting,
+        restored: Restored,
+    ) -> None:
+        self.engine = engine
+        self.gate = gate
+        self.turn = turn
+        # Listeners for clients, and those that only serve the observatory's pages.
+        self.client = client
+        self.pages = pages
+        self.restored = restored
+
+
+def assemble(
+    config: ServerConfig,
+    directory: DataDirectory,
+    *,
+    spawn: Callable[[Coroutine[Any, Any, None]], None],
+    on_fatal: Callable[[str], None],
+) -> MemberParts:
+    """Put a member together; it runs within the event loop that is running.
+
+    Args:
+        config: The configuration.
+        directory: The data directory, open and locked.
+        spawn: Runs a coroutine within the server's task group.
+        on_fatal: Told once why the member cannot go on.
+
+    Raises:
+        StorageError: The data directory cannot be used as it is.
+        Broken: The law does not cover every method.
+    """
+    check_total([method.request for method in METHODS.values()])
+    restored = restore(
+        directory,
+        tables_bytes_max=max(_TABLES_BYTES_MIN, 4 * max(config.limits.quota_bytes, 0)),
+        now_ns=time.monotonic_ns(),
+    )
+    gate = _gate(config, directory, restored)
+    turn = Turn(gate, asyncio.get_running_loop())
+    engine = _engine(config, restored, gate, turn, on_fatal)
+    gate.open_to(engine, turn.schedule)
+    feeds = Feeds(gate)
+    services = _services(config, directory, gate, feeds, turn, spawn)
+    client, pages = _listeners(config, directory, services, turn)
+    _add_periodic_work(config, engine, gate, feeds, turn)
+    return MemberParts(
+        engine=engine, gate=gate, turn=turn, client=client, pages=pages, restored=restored
+    )
+
+
+def tls_of(config: ServerConfig) -> ServerTls | None:
+    """Return the one TLS policy of all listeners, or None if none of them speaks TLS.
+
+    Raises:
+        TrustError: Its files cannot be used; found out before anything else is done.
+    """
+    security = config.security
+    if security.cert_file is None or security.key_file is None:
+        return None
+    tls = ServerTls(
+        cert_file=security.cert_file,
+        key_file=security.key_file,
+        trusted_ca_file=security.trusted_ca_file,
+        client_certificates=ClientCertificates(security.client_certificates.value),
+        minimum=MinimumVersion(security.tls_minimum.value),
+    )
+    server_context(tls)
+    return tls
+
+
+async def open_listeners(
+    config: ServerConfig, parts: MemberParts, tls: ServerTls | None
+) -> list[Listener]:
+    """Listen wherever the configuration says.
+
+    Raises:
+        OSError: An address cannot be had.
+    """
+    context = server_context(tls) if tls is not None else None
+    listeners: list[Listener] = []
+
+    async def listen(accepting: Accepting, endpoints: tuple[Endpoint, ...]) -> None:
+        for endpoint in endpoints:
+            secured = context if endpoint.scheme is Scheme.HTTPS else None
+            listeners.append(await accepting.listen(endpoint.host, endpoint.port, secured))
+            _log.info(
+                "serving client traffic" if secured else "serving client traffic insecurely",
+                address=endpoint.url,
+            )
+
+    await listen(parts.client, config.listen.client)
+    await listen(parts.pages, config.listen.client_http)
+    await listen(parts.pages, config.listen.metrics)
+    return listeners
+
+
+def _gate(config: ServerConfig, directory: DataDirectory, restored: Restored) -> Gate:
+    identity = directory.identity
+    audit = AuditTrail(
+        SegmentPlace(directory.audit, Kind.AUDIT, identity.cluster, identity.member),
+        directory.keyring,
+        known=restored.audit_head,
+        on_segment=lambda path: restored.log.send(Order.AUDIT, os.fsencode(path)),
+        wall_ns=time.time_ns,
+    )
+    return Gate(
+        authenticator=_authenticator(config, directory, restored, audit.stream),
+        audit=audit,
+        passwords=_password_policy(config),
+        facts=_facts(config, directory),
+        now_ns=time.monotonic_ns,
+    )
+
+
+def _engine(
+    config: ServerConfig,
+    restored: Restored,
+    gate: Gate,
+    turn: Turn,
+    on_fatal: Callable[[str], None],
+) -> Engine:
+    def on_slow_apply(took_ns: int) -> None:
+        # etcd's words, which operators look for.
+        _log.warning("apply request took too long", took=f"{took_ns / 1e6:.1f}ms")
+
+    engine = Engine(
+        restored.replica,
+        restored.log,
+        restored.tables,
+        refresh=restored.reader.refresh,
+        now_ns=time.monotonic_ns,
+        on_finished=gate.finished,
+        on_batch=turn.end,
+        on_fatal=on_fatal,
+        on_slow_apply=on_slow_apply,
+        slow_apply_ns=config.limits.slow_apply_ns,
+        audit=gate.audit,
+    )
+    sizes = restored.reader.sizes()
+    engine.statistics.table_bytes = sizes.total
+    engine.statistics.table_bytes_in_use = sizes.in_use
+    return engine
+
+
+def _listeners(
+    config: ServerConfig, directory: DataDirectory, services: Services, turn: Turn
+) -> tuple[Accepting, Accepting]:
+    """Return the listeners for clients, and those that only serve pages."""
+    gate, feeds = services.gate, services.feeds
+    timed = config.logging.metrics is MetricsDetail.EXTENSIVE
+    counts = {path: CallCounts(Histogram(METHOD_BUCKETS_S) if timed else None) for path in METHODS}
+    statistics = (ListenerStatistics(), ListenerStatistics())
+    observatory = Observatory(gate.engine, lambda: snapshot_of(gate, feeds, counts, statistics))
+    read_identity = IdentityOf(
+        directory.identity.trust_domain,
+        by_common_name=config.security.client_identity is ClientIdentity.COMMON_NAME,
+    )
+
+    def accepting(number: int, *, serves_calls: bool, serves_pages: bool) -> Accepting:
+        return Accepting(
+            shared=Shared(
+                services=services,
+                turn=turn,
+                counts=counts,
+                observatory=observatory,
+                now_ns=time.monotonic_ns,
+                streams_max=config.limits.streams_per_connection_max,
+                request_bytes_max=config.limits.request_bytes_max,
+                serves_calls=serves_calls,
+                serves_pages=serves_pages,
+            ),
+            statistics=statistics[number],
+            read_identity=read_identity,
+            fingerprint=fingerprint_of,
+            on_handshake_failure=gate.note_handshake_failure,
+            spawn=services.spawn,
+        )
+
+    client = accepting(0, serves_calls=True, serves_pages=not config.listen.client_http)
+    return client, accepting(1, serves_calls=False, serves_pages=True)
+
+
+def _services(
+    config: ServerConfig,
+    directory: DataDirectory,
+    gate: Gate,
+    feeds: Feeds,
+    turn: Turn,
+    spawn: Callable[[Coroutine[Any, Any, None]], None],
+) -> Services:
+    loop = asyncio.get_running_loop()
+    encoder = HeaderEncoder(directory.identity.cluster, directory.identity.member)
+    node = gate.engine.replica.node
+
+    def later(delay_s: float, act: Callable[[], None]) -> Callable[[], None]:
+        return loop.call_later(delay_s, act).cancel
+
+    return Services(
+        gate=gate,
+        feeds=feeds,
+        header=lambda revision: encoder.field(revision, node.term),
+        at_turn_end=turn.at_end,
+        later=later,
+        spawn=spawn,
+        txn_ops_max=config.limits.txn_ops_max,
+        request_bytes_max=config.limits.request_bytes_max,
+        progress_interval_s=config.limits.watch_progress_interval_ns / 1e9,
+        random_bytes=secrets.token_bytes,
+    )
+
+
+def _authenticator(
+    config: ServerConfig, directory: DataDirectory, restored: Restored, stream: str
+) -> Authenticator:
+    key = SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+    return Authenticator(
+        restored.replica.state,
+        TokenMint(key, directory.identity.cluster, config.security.token_ttl_s),
+        stream=stream,
+        wall_ns=time.time_ns,
+        token_beats_certificate=config.compat is Compat.ETCD,
+    )
+
+
+def _password_policy(config: ServerConfig) -> PasswordPolicy:
+    if config.compat is Compat.ETCD:
+        return PasswordPolicy((), characters_min=0)
+    return PasswordPolicy(_lines(resource("policies", "blocked-passwords.txt")))
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _facts(config: ServerConfig, directory: DataDirectory) -> MemberFacts:
+    warnings: tuple[str, ...] = ()
+    if config.compat is Compat.ETCD:
+        warnings = ("kvsecure: compat etcd: weaker than kvsecure's defaults",)
+    peer_urls = next(
+        (urls for name, urls in config.cluster.members if name == config.member.name), ()
+    )
+    return MemberFacts(
+        cluster=directory.identity.cluster,
+        member=directory.identity.member,
+        name=config.member.name,
+        peer_urls=peer_urls,
+        client_urls=config.member.advertise_client_urls,
+        version=ETCD_VERSION,
+        quota_bytes=config.limits.quota_bytes,
+        warnings=warnings,
+    )
+
+
+def _add_periodic_work(
+    config: ServerConfig, engine: Engine, gate: Gate, feeds: Feeds, turn: Turn
+) -> None:
+    """Leases that fall due, rights that moved, compaction, and the audit trail's place."""
+    compactor = AutoCompactor(config.limits.compaction, time.monotonic_ns())
+
+    def compact() -> None:
+        if engine.can_read():
+            target = compactor.due(time.monotonic_ns(), engine.state.store.revision)
+            if target is not None:
+                gate.compact_by_itself(target)
+                turn.schedule()
+
+    def expire() -> None:
+        gate.expire_leases()
+        turn.schedule()
+
+    engine.every(_LEASE_SCAN_S, expire)
+    engine.every(_STALE_SCAN_S, feeds.wake_stale)
+    engine.every(_COMPACTION_SCAN_S, compact)
+    engine.every(_AUDIT_SYNC_S, engine.sync_audit)
+    engine.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)
+
+
+def default_tenant_is_untouched(parts: MemberParts) -> bool:
+    """Tell whether nobody has made any account yet: the cluster has yet to be founded."""
+    tenant = parts.engine.state.accounts.tenant(DEFAULT_TENANT)
+    return tenant is not None and tenant.auth_revision == 1 and not tenant.users

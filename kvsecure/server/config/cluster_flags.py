@@ -1,0 +1,107 @@
+"""The table's rows about the cluster: its first members, its token, its compaction.
+
+Owns: names, defaults, bounds and help of the section Clustering.
+Never: reads a value.
+Follows: etcd's flags of the same names; differs: this release is one member.
+"""
+
+from typing import Final
+
+from kvsecure.server.config.flag import (
+    ONE_MEMBER,
+    Flag,
+    Kind,
+    Section,
+    accepted,
+    honoured,
+    rejected,
+)
+
+__all__ = ["CLUSTER_FLAGS"]
+
+_S: Final = Section.CLUSTERING
+
+CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
+    honoured(
+        _S,
+        "initial-advertise-peer-urls",
+        Kind.URLS,
+        "http://localhost:2380",
+        "This member's peer URLs; the member's id is computed from them.",
+    ),
+    honoured(
+        _S,
+        "initial-cluster",
+        Kind.TEXT,
+        "${name}=${initial-advertise-peer-urls}",
+        "The members at first start, as NAME=URL,...; one name only: " + ONE_MEMBER + ".",
+    ),
+    honoured(
+        _S,
+        "initial-cluster-state",
+        Kind.CHOICE,
+        "new",
+        "Whether the cluster is to be made or exists already.",
+        choices=("new", "existing"),
+    ),
+    honoured(
+        _S,
+        "initial-cluster-token",
+        Kind.TEXT,
+        "etcd-cluster",
+        "Tells clusters with equal URLs apart; ids are computed from it.",
+    ),
+    honoured(
+        _S,
+        "advertise-client-urls",
+        Kind.URLS,
+        "http://localhost:2379",
+        "What clients are told to connect to; required with --listen-client-urls.",
+    ),
+    *(
+        rejected(_S, name, kind, default, ONE_MEMBER)
+        for name, kind, default in (
+            ("discovery", Kind.TEXT, ""),
+            ("discovery-token", Kind.TEXT, ""),
+            ("discovery-endpoints", Kind.LIST, ""),
+            ("discovery-dial-timeout", Kind.DURATION, "2s"),
+            ("discovery-request-timeout", Kind.DURATION, "5s"),
+            ("discovery-keepalive-time", Kind.DURATION, "2s"),
+            ("discovery-keepalive-timeout", Kind.DURATION, "6s"),
+            ("discovery-insecure-transport", Kind.SWITCH, "true"),
+            ("discovery-insecure-skip-tls-verify", Kind.SWITCH, "false"),
+            ("discovery-cert", Kind.PATH, ""),
+            ("discovery-key", Kind.PATH, ""),
+            ("discovery-cacert", Kind.PATH, ""),
+            ("discovery-user", Kind.TEXT, ""),
+            ("discovery-password", Kind.TEXT, ""),
+            ("discovery-proxy", Kind.TEXT, ""),
+            ("discovery-srv", Kind.TEXT, ""),
+            ("discovery-srv-name", Kind.TEXT, ""),
+        )
+    ),
+    accepted(_S, "discovery-fallback", Kind.TEXT, "exit", "there is no discovery: " + ONE_MEMBER),
+    accepted(
+        _S,
+        "strict-reconfig-check",
+        Kind.SWITCH,
+        "true",
+        "there is no reconfiguration: " + ONE_MEMBER,
+    ),
+    accepted(_S, "pre-vote", Kind.SWITCH, "true", "elections are always preceded by a pre-vote"),
+    honoured(
+        _S,
+        "auto-compaction-mode",
+        Kind.TEXT,
+        "periodic",
+        "Whether --auto-compaction-retention is a time (periodic) or a count (revision).",
+    ),
+    honoured(
+        _S,
+        "auto-compaction-retention",
+        Kind.TEXT,
+        "0",
+        "History to keep: a duration, or hours without a unit; or a number of revisions. "
+        "0 never compacts.",
+    ),
+)

@@ -1,0 +1,200 @@
+"""The table's rows about this member: its name, its directory, its listeners, its limits.
+
+Owns: names, defaults, bounds and help of the section Member.
+Never: reads a value.
+Follows: etcd's flags of the same names; differs where the help says so.
+"""
+
+from typing import Final
+
+from kvsecure.model import limits
+from kvsecure.server.config.durations import HOUR_NS
+from kvsecure.server.config.flag import (
+    ONE_MEMBER,
+    Bounds,
+    Flag,
+    Kind,
+    Section,
+    accepted,
+    honoured,
+    rejected,
+)
+
+__all__ = ["MEMBER_FLAGS", "QUOTA_BYTES_ADVISED", "REQUEST_BYTES_ADVISED"]
+
+_S: Final = Section.MEMBER
+
+# etcd warns beyond these; so do we.
+QUOTA_BYTES_ADVISED: Final = 8 * 1024 * 1024 * 1024
+REQUEST_BYTES_ADVISED: Final = 10 * 1024 * 1024
+
+_QUOTA_BYTES_MAX: Final = 1 << 40
+# A request and what surrounds it must leave room in one segment of the log.
+_REQUEST_BYTES_MAX: Final = limits.WAL_SEGMENT_BYTES_MAX // 2
+
+MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
+    honoured(_S, "name", Kind.TEXT, "default", "Name of this member."),
+    honoured(
+        _S, "data-dir", Kind.PATH, "${name}.kvsecure", "Directory of everything that is stored."
+    ),
+    rejected(_S, "wal-dir", Kind.PATH, "", "a separate directory for the log is not supported"),
+    accepted(
+        _S,
+        "snapshot-count",
+        Kind.UNSIGNED,
+        "10000",
+        "log entries are let go with every flush of the tables",
+    ),
+    accepted(
+        _S,
+        "snapshot-catchup-entries",
+        Kind.UNSIGNED,
+        "5000",
+        "no follower has to catch up: " + ONE_MEMBER,
+    ),
+    honoured(
+        _S,
+        "heartbeat-interval",
+        Kind.UNSIGNED,
+        "100",
+        "Milliseconds of one tick of the consensus clock.",
+        bounds=Bounds(1, 10_000),
+    ),
+    honoured(
+        _S,
+        "election-timeout",
+        Kind.UNSIGNED,
+        "1000",
+        "Milliseconds without a leader before an election; at least 5 heartbeats.",
+        bounds=Bounds(5, 50_000),
+    ),
+    accepted(
+        _S,
+        "initial-election-tick-advance",
+        Kind.SWITCH,
+        "true",
+        "a single member elects itself at once",
+    ),
+    accepted(
+        _S,
+        "listen-peer-urls",
+        Kind.URLS,
+        "http://localhost:2380",
+        "nothing listens for peers: " + ONE_MEMBER,
+    ),
+    honoured(
+        _S,
+        "listen-client-urls",
+        Kind.URLS,
+        "http://localhost:2379",
+        "Where clients connect: an IP address or localhost. https when --cert-file is given; "
+        "http is for loopback only.",
+    ),
+    honoured(
+        _S,
+        "listen-client-http-urls",
+        Kind.URLS,
+        "",
+        "Where plain HTTP requests are served instead of on --listen-client-urls.",
+    ),
+    accepted(_S, "max-wals", Kind.UNSIGNED, "5", "the server knows which files it needs"),
+    rejected(
+        _S,
+        "memory-mlock",
+        Kind.SWITCH,
+        "false",
+        "memory is not locked; switch swap off for the service instead (MemorySwapMax=0)",
+    ),
+    honoured(
+        _S,
+        "quota-backend-bytes",
+        Kind.INTEGER,
+        "0",
+        f"Bytes of storage before writes are refused; 0 is {limits.QUOTA_BYTES_DEFAULT}. "
+        "It cannot be switched off.",
+        bounds=Bounds(0, _QUOTA_BYTES_MAX),
+    ),
+    accepted(_S, "backend-bbolt-freelist-type", Kind.TEXT, "map", "there is no bbolt here"),
+    accepted(_S, "backend-batch-interval", Kind.DURATION, "0s", "the store sizes its own batches"),
+    accepted(_S, "backend-batch-limit", Kind.INTEGER, "0", "the store sizes its own batches"),
+    honoured(
+        _S,
+        "max-txn-ops",
+        Kind.UNSIGNED,
+        str(limits.TXN_OPS_MAX_DEFAULT),
+        "Operations in one list of a transaction.",
+        bounds=Bounds(1, 65_536),
+    ),
+    honoured(
+        _S,
+        "max-request-bytes",
+        Kind.UNSIGNED,
+        str(limits.REQUEST_BYTES_MAX_DEFAULT),
+        "Bytes of one request.",
+        bounds=Bounds(1_024, _REQUEST_BYTES_MAX),
+    ),
+    honoured(
+        _S,
+        "max-concurrent-streams",
+        Kind.UNSIGNED,
+        str(limits.STREAMS_PER_CONNECTION_MAX),
+        "Open streams on one connection.",
+        bounds=Bounds(1, (1 << 32) - 1),
+    ),
+    honoured(
+        _S,
+        "grpc-keepalive-min-time",
+        Kind.DURATION,
+        "5s",
+        "A client that pings more often is disconnected.",
+        bounds=Bounds(0, 24 * HOUR_NS),
+    ),
+    honoured(
+        _S,
+        "grpc-keepalive-interval",
+        Kind.DURATION,
+        "2h0m0s",
+        "Silence after which the server pings a client; 0 never does.",
+        bounds=Bounds(0, 24 * HOUR_NS),
+    ),
+    honoured(
+        _S,
+        "grpc-keepalive-timeout",
+        Kind.DURATION,
+        "20s",
+        "Wait for the answer to such a ping before the connection is closed; 0 never closes it.",
+        bounds=Bounds(0, HOUR_NS),
+    ),
+    rejected(
+        _S,
+        "socket-reuse-port",
+        Kind.SWITCH,
+        "false",
+        "two processes must never answer on one port",
+    ),
+    accepted(
+        _S,
+        "socket-reuse-address",
+        Kind.SWITCH,
+        "false",
+        "an address in TIME_WAIT can always be bound again",
+    ),
+    accepted(_S, "enable-grpc-gateway", Kind.SWITCH, "false", "there is no JSON gateway yet"),
+    accepted(_S, "raft-read-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
+    accepted(_S, "raft-write-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
+    accepted(
+        _S,
+        "feature-gates",
+        Kind.LIST,
+        "",
+        "none of etcd's feature gates changes this server; unknown ones are errors",
+    ),
+    accepted(_S, "max-learners", Kind.INTEGER, "1", ONE_MEMBER),
+    accepted(
+        _S,
+        "bootstrap-defrag-threshold-megabytes",
+        Kind.UNSIGNED,
+        "0",
+        "the store is never defragmented at start",
+    ),
+)

@@ -1,0 +1,267 @@
+"""The configuration of a server: checked, complete, and never changed afterwards.
+
+Owns: what the rest of the server may know about how it was configured.
+Never: holds a secret: files with secrets are named here and read where they are needed.
+Keeps: every value has been checked; nobody downstream checks it again.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import final
+
+from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.server.config.urls import Endpoint
+
+__all__ = [
+    "ClientCertMode",
+    "ClientIdentity",
+    "Cluster",
+    "ClusterState",
+    "Compaction",
+    "Compat",
+    "KeepPeriod",
+    "KeepRevisions",
+    "Limits",
+    "Listen",
+    "LogFormat",
+    "LogLevel",
+    "Logging",
+    "Member",
+    "MetricsDetail",
+    "PolicyFile",
+    "PolicyName",
+    "Security",
+    "ServerConfig",
+    "TlsVersion",
+]
+
+
+class Compat(Enum):
+    """Whose permissiveness applies."""
+
+    NONE = ""
+    ETCD = "etcd"
+
+
+class ClusterState(Enum):
+    """Whether the cluster is to be made; with a data directory that has state it says nothing."""
+
+    NEW = "new"
+    EXISTING = "existing"
+
+
+class ClientCertMode(Enum):
+    """Whether clients show certificates."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    OFF = "off"
+
+
+class ClientIdentity(Enum):
+    """Where a client certificate names its user; the common name only with Compat.ETCD."""
+
+    URI = "uri"
+    COMMON_NAME = "cn"
+
+
+class TlsVersion(Enum):
+    """The oldest TLS version that is spoken."""
+
+    TLS_1_2 = "TLS1.2"
+    TLS_1_3 = "TLS1.3"
+
+
+class PolicyName(Enum):
+    """Policy bundles that need no file."""
+
+    DEFAULT = "default"
+    NONE = "none"
+
+
+class MetricsDetail(Enum):
+    """Whether methods are timed in histograms."""
+
+    BASIC = "basic"
+    EXTENSIVE = "extensive"
+
+
+class LogLevel(Enum):
+    """What is not worth a line; etcd's dpanic, panic and fatal are one."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+    FATAL = "fatal"
+
+
+class LogFormat(Enum):
+    """How a line of the log looks."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """This member."""
+
+    name: str
+    member_id: MemberId
+    data_dir: Path
+    advertise_client_urls: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The cluster as it is at first start.
+
+    Attributes:
+        name: The trust domain of certificates.
+        token: Feeds the ids.
+        members: Peer URLs by member name; one member in this release.
+    """
+
+    name: str
+    cluster_id: ClusterId
+    token: str
+    state: ClusterState
+    members: tuple[tuple[str, tuple[str, ...]], ...]
+    heartbeat_ms: int
+    election_ms: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where the server listens.
+
+    Attributes:
+        client: At least one.
+        client_http: When there are any, plain HTTP requests are served here and not on client.
+        metrics: Metrics and health only.
+    """
+
+    client: tuple[Endpoint, ...]
+    client_http: tuple[Endpoint, ...]
+    metrics: tuple[Endpoint, ...]
+
+    @property
+    def everything(self) -> tuple[Endpoint, ...]:
+        """All of them."""
+        return self.client + self.client_http + self.metrics
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFile:
+    """A policy bundle in a file."""
+
+    path: Path
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Keys, certificates, identities.
+
+    Attributes:
+        cert_file: Present when a listener is https, as is key_file.
+        trusted_ca_file: Present unless client certificates are off.
+        initial_root_password_file: Only for the first start.
+        initial_policy: Only for the first start.
+    """
+
+    kek_file: Path
+    cert_file: Path | None
+    key_file: Path | None
+    trusted_ca_file: Path | None
+    client_certificates: ClientCertMode
+    client_identity: ClientIdentity
+    tls_minimum: TlsVersion
+    token_ttl_s: int
+    initial_root_password_file: Path | None
+    initial_policy: PolicyName | PolicyFile
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepPeriod:
+    """Compact what is older."""
+
+    retention_ns: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepRevisions:
+    """Compact all but the newest revisions."""
+
+    count: int
+
+
+Compaction = KeepPeriod | KeepRevisions | None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds, and the rhythm of periodic work.
+
+    Attributes:
+        keepalive_interval_ns: 0 never pings.
+        keepalive_timeout_ns: 0 never closes a connection for a missing answer.
+        compaction: None never compacts.
+    """
+
+    quota_bytes: int
+    txn_ops_max: int
+    request_bytes_max: int
+    streams_per_connection_max: int
+    compaction: Compaction
+    watch_progress_interval_ns: int
+    slow_apply_ns: int
+    keepalive_min_time_ns: int
+    keepalive_interval_ns: int
+    keepalive_timeout_ns: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logging:
+    """What the server tells about itself.
+
+    Attributes:
+        outputs: `stderr`, `stdout`, or the path of a file; at least one, each once.
+    """
+
+    level: LogLevel
+    format: LogFormat
+    outputs: tuple[str, ...]
+    metrics: MetricsDetail
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything.
+
+    Attributes:
+        warnings: For the log, before anything else: what was accepted and does nothing, and what
+            is weaker than it should be.
+        given: What was set and where, by flag name, for the log; file names and numbers only.
+    """
+
+    member: Member
+    cluster: Cluster
+    listen: Listen
+    security: Security
+    limits: Limits
+    logging: Logging
+    compat: Compat
+    warnings: tuple[str, ...]
+    given: tuple[tuple[str, str], ...]

@@ -1,0 +1,108 @@
+"""The table's rows that etcd has not: sealing, first start, certificates, and the switches.
+
+Owns: names, defaults and help of kvsecure's own section, and of help, version and the file.
+Never: reads a value; has a flag that carries a secret: every secret is named by its file.
+"""
+
+from typing import Final
+
+from kvsecure.server.config.flag import Flag, Kind, Section, honoured
+
+__all__ = ["CLIENT_VARIABLES", "OWN_FLAGS"]
+
+_K: Final = Section.KVSECURE
+
+OWN_FLAGS: Final[tuple[Flag, ...]] = (
+    honoured(
+        _K,
+        "kek-file",
+        Kind.PATH,
+        "",
+        "Required. The key that everything stored is sealed under: 32 random bytes in base64, "
+        "readable by its owner only. Whoever loses it loses the data.",
+    ),
+    honoured(
+        _K,
+        "initial-root-password-file",
+        Kind.PATH,
+        "",
+        "At the first start, make the user root with the password in this file, and switch "
+        "authentication on before the first connection. Unused afterwards.",
+    ),
+    honoured(
+        _K,
+        "initial-policy",
+        Kind.TEXT,
+        "default",
+        "At the first start, apply a policy bundle: default, none, or a file (./default for a "
+        "file of that name).",
+    ),
+    honoured(
+        _K,
+        "cluster-name",
+        Kind.TEXT,
+        "kvsecure",
+        "The trust domain of certificates: the name that `kvsecure pki init --cluster` was given.",
+    ),
+    honoured(
+        _K,
+        "client-cert-mode",
+        Kind.CHOICE,
+        "",
+        "Whether clients must, may or do not show a certificate. Without it: required when "
+        "--trusted-ca-file or --client-cert-auth is given, otherwise off.",
+        choices=("required", "optional", "off"),
+    ),
+    honoured(
+        _K,
+        "client-identity",
+        Kind.CHOICE,
+        "uri",
+        "Where a client certificate names its user: in its URI, or, as etcd has it, in its common "
+        "name. cn needs --compat etcd.",
+        choices=("uri", "cn"),
+    ),
+    honoured(
+        _K,
+        "allow-insecure-listeners",
+        Kind.SWITCH,
+        "false",
+        "Allow http listeners beyond loopback: passwords, tokens and secrets then cross the "
+        "network readable.",
+    ),
+    honoured(
+        _K,
+        "compat",
+        Kind.CHOICE,
+        "",
+        "etcd: be as permissive as etcd where unchanged drop-in use needs it. Weaker, and loud "
+        "about it.",
+        choices=("", "etcd"),
+    ),
+    honoured(
+        Section.MEMBER,
+        "config-file",
+        Kind.PATH,
+        "",
+        "Read everything from this YAML file; all other flags and variables are then ignored.",
+    ),
+    honoured(Section.MEMBER, "version", Kind.SWITCH, "false", "Print the version and exit."),
+)
+
+# The command line client's variables share the prefix; the server has nothing to say about them.
+CLIENT_VARIABLES: Final = frozenset(
+    f"KVSECURE_{name}"
+    for name in (
+        "CACERT",
+        "CERT",
+        "CONTEXT",
+        "ENDPOINT",
+        "ENDPOINTS",
+        "HOME",
+        "KEY",
+        "PASSWORD_FILE",
+        "TENANT",
+        "TIMEOUT",
+        "USER",
+    )
+)

@@ -1,0 +1,158 @@
+"""The table's rows about TLS, browsers and authentication.
+
+Owns: names, defaults, bounds and help of the sections Security and Authentication.
+Never: reads a value; touches a key or a certificate.
+Follows: etcd's flags of the same names; differs: TLS 1.3 by default, no self-signed mode.
+"""
+
+from typing import Final
+
+from kvsecure.server.config.flag import (
+    ONE_MEMBER,
+    Bounds,
+    Flag,
+    Kind,
+    Section,
+    accepted,
+    honoured,
+    rejected,
+)
+
+__all__ = ["SECURITY_FLAGS"]
+
+_S: Final = Section.SECURITY
+_A: Final = Section.AUTH
+
+_SELF_SIGNED: Final = (
+    "certificates that nobody verifies are not supported; make real ones with `kvsecure pki init`"
+)
+_PEER_PATHS: Final = (
+    "peer-cert-file",
+    "peer-key-file",
+    "peer-trusted-ca-file",
+    "peer-client-cert-file",
+    "peer-client-key-file",
+    "peer-crl-file",
+)
+
+SECURITY_FLAGS: Final[tuple[Flag, ...]] = (
+    honoured(
+        _S,
+        "cert-file",
+        Kind.PATH,
+        "",
+        "The server's certificate in PEM, the issuers after it. Required for https.",
+    ),
+    honoured(
+        _S,
+        "key-file",
+        Kind.PATH,
+        "",
+        "The private key of --cert-file, readable by its owner only.",
+    ),
+    honoured(
+        _S,
+        "client-cert-auth",
+        Kind.SWITCH,
+        "false",
+        "Require client certificates: the same as --client-cert-mode required.",
+    ),
+    honoured(
+        _S,
+        "trusted-ca-file",
+        Kind.PATH,
+        "",
+        "The authorities that client certificates must come from, in PEM.",
+    ),
+    accepted(_S, "client-cert-file", Kind.PATH, "", "the server never dials itself"),
+    accepted(_S, "client-key-file", Kind.PATH, "", "the server never dials itself"),
+    rejected(
+        _S, "client-crl-file", Kind.PATH, "", "revocation lists are not supported in this release"
+    ),
+    rejected(
+        _S,
+        "client-cert-allowed-hostname",
+        Kind.LIST,
+        "",
+        "client certificates are matched by their URI identity, never by host name",
+    ),
+    rejected(
+        _S,
+        "client-cert-allowed-cn",
+        Kind.LIST,
+        "",
+        "client certificates are matched by their URI identity, never by an allowed common name",
+    ),
+    rejected(_S, "auto-tls", Kind.SWITCH, "false", _SELF_SIGNED),
+    rejected(_S, "peer-auto-tls", Kind.SWITCH, "false", _SELF_SIGNED),
+    *(rejected(_S, name, Kind.PATH, "", ONE_MEMBER) for name in _PEER_PATHS),
+    rejected(_S, "peer-client-cert-auth", Kind.SWITCH, "false", ONE_MEMBER),
+    rejected(_S, "peer-cert-allowed-cn", Kind.LIST, "", ONE_MEMBER),
+    rejected(_S, "peer-cert-allowed-hostname", Kind.LIST, "", ONE_MEMBER),
+    rejected(_S, "peer-skip-client-san-verification", Kind.SWITCH, "false", ONE_MEMBER),
+    accepted(
+        _S, "self-signed-cert-validity", Kind.UNSIGNED, "1", "no self-signed certificate is made"
+    ),
+    rejected(
+        _S,
+        "cipher-suites",
+        Kind.LIST,
+        "",
+        "cipher suites cannot be configured: TLS 1.3 brings its own, and TLS 1.2 is limited to "
+        "ECDHE with authenticated encryption",
+    ),
+    honoured(
+        _S,
+        "tls-min-version",
+        Kind.CHOICE,
+        "TLS1.3",
+        "The oldest TLS version that is spoken.",
+        choices=("TLS1.2", "TLS1.3"),
+    ),
+    honoured(
+        _S,
+        "tls-max-version",
+        Kind.CHOICE,
+        "TLS1.3",
+        "The newest TLS version that is spoken; TLS 1.3 cannot be switched off.",
+        choices=("TLS1.3",),
+    ),
+    accepted(
+        _S,
+        "cors",
+        Kind.LIST,
+        "",
+        "no cross-origin header is ever sent: there is no JSON gateway yet",
+    ),
+    accepted(
+        _S,
+        "host-whitelist",
+        Kind.LIST,
+        "",
+        "host names of requests are not checked; plaintext listeners are for loopback only",
+    ),
+    honoured(
+        _A,
+        "auth-token",
+        Kind.TEXT,
+        "jwt",
+        "jwt, or jwt,ttl=DURATION. Tokens are always signed with EdDSA by a key of the server's "
+        "own; simple is accepted with a warning and means the same.",
+    ),
+    honoured(
+        _A,
+        "auth-token-ttl",
+        Kind.UNSIGNED,
+        "600",
+        "Seconds that a token is valid.",
+        bounds=Bounds(1, 24 * 60 * 60),
+    ),
+    accepted(
+        _A,
+        "bcrypt-cost",
+        Kind.UNSIGNED,
+        "10",
+        "passwords are hashed with argon2id",
+        bounds=Bounds(4, 31),
+    ),
+)

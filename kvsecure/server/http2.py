@@ -1,0 +1,413 @@
+"""One HTTP/2 connection of the server: events of the wire to calls, and back.
+
+Owns: routing requests to methods, the calls that are open on the connection, their deadlines, and
+    how much is done for a peer before it has read what it was answered.
+Never: touches a socket; it is given bytes and a place to write them.
+Follows: gRPC's PROTOCOL-HTTP2; RFC 9113 for everything below it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, final
+
+from kvsecure.api.methods import METHODS, SERVICES, Method, Shape
+from kvsecure.api.services import Services
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.limits import (
+    GRPC_OVERHEAD_BYTES,
+    HEADER_LIST_BYTES_MAX,
+    UNSENT_BYTES_MAX,
+)
+from kvsecure.security.session import Peer
+from kvsecure.server.backlog import Backlog
+from kvsecure.server.calls import (
+    AssemblingCall,
+    CallCounts,
+    StreamedCall,
+    UnaryCall,
+    parse,
+)
+from kvsecure.server.observatory import NOT_FOUND, Observatory, Page
+from kvsecure.server.turn import Turn
+from kvsecure.wire.grpc import Call, MessageReader, NotGrpc, encode_http, encode_refusal, read_call
+from kvsecure.wire.h2.connection import DATA, REQUEST, RESET, Connection, Limits
+from kvsecure.wire.h2.head import Head
+
+__all__ = ["Http2Session", "Shared"]
+
+_PREFIX_BYTES: Final = 5
+# Messages that are dealt with for one connection before the others have their turn.
+_TURN_WORK_MAX: Final = 1_000
+# A page takes as long as so many messages.
+_PAGE_WORK: Final = 50
+# What is repeated of a path that is not known.
+_NAME_CHARACTERS_MAX: Final = 128
+
+
+@final
+class Shared:
+    """What all connections of a server have in common."""
+
+    __slots__ = (
+        "counts",
+        "limits",
+        "message_bytes_max",
+        "now_ns",
+        "observatory",
+        "serves_calls",
+        "serves_pages",
+        "services",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        *,
+        services: Services,
+        turn: Turn,
+        counts: Mapping[str, CallCounts],
+        observatory: Observatory,
+        now_ns: Callable[[], int],
+        streams_max: int,
+        request_bytes_max: int,
+        serves_calls: bool,
+        serves_pages: bool,
+    ) -> None:
+        """Put together what connections need.
+
+        Args:
+            services: What serves their calls.
+            turn: Where answers wait.
+            counts: How calls began and ended, by path.
+            observatory: What is told about the member over plain HTTP.
+            now_ns: Monotonic time in nanoseconds.
+            streams_max: How many calls may be open on one connection.
+            request_bytes_max: How large a request may be.
+            serves_calls: Whether gRPC is spoken on these listeners.
+            serves_pages: Whether the observatory's pages are served on them.
+        """
+        self.services = services
+        self.turn = turn
+        self.now_ns = now_ns
+        self.counts = counts
+        self.observatory = observatory
+        self.serves_calls = serves_calls
+        self.serves_pages = serves_pages
+        self.limits = Limits(streams_max=streams_max, header_list_bytes_max=HEADER_LIST_BYTES_MAX)
+        self.message_bytes_max = request_bytes_max + GRPC_OVERHEAD_BYTES
+
+    def page(self, target: str) -> Page:
+        """Return what a plain request is answered with."""
+        return self.observatory.page(target) if self.serves_pages else NOT_FOUND
+
+
+class _Route(NamedTuple):
+    """What a request's head leads to; remembered with the head."""
+
+    method: Method | None
+    call: Call | None
+    counts: CallCounts
+    # The header block that refuses it, where it leads nowhere.
+    refusal: bytes
+
+
+@final
+class Http2Session:
+    """A connection."""
+
+    __slots__ = (
+        "_backlog",
+        "_connection",
+        "_deadlines",
+        "_holding",
+        "_open",
+        "_shared",
+        "_waking",
+        "_writable",
+        "_write",
+        "header",
+        "now_ns",
+        "outgoing",
+        "owed_bytes",
+        "peer",
+        "turn",
+        "work",
+    )
+
+    def __init__(self, shared: Shared, peer: Peer, write: Callable[[bytes], None]) -> None:
+        self._shared = shared
+        self._write = write
+        self._connection = Connection(shared.limits)
+        self._open: dict[int, AssemblingCall | StreamedCall] = {}
+        # Stream -> (when, what to tell); calls without a deadline are not in it.
+        self._deadlines: dict[int, tuple[int, Callable[[], None]]] = {}
+        # What has to wait, and whether anything does.
+        self._backlog = Backlog()
+        self._holding = False
+        # Producers that wait until the connection is not clogged any more, in order.
+        self._waking: dict[StreamedCall, None] = {}
+        self._writable = True
+        self.owed_bytes = 0
+        self.work = 0
+        self.peer = peer
+        self.outgoing = self._connection.outgoing
+        self.turn = shared.turn
+        self.header = shared.services.header
+        self.now_ns = shared.now_ns
+        self.turn.mark(self)
+
+    # --- from the socket ------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take in bytes."""
+        events = self._connection.receive(data)
+        if events:
+            self.turn.schedule()
+        for event in events:
+            kind = event[0]
+            if kind == REQUEST:
+                if self._must_wait:
+                    self._hold().add_request(event[1], event[2], event[3], ended=event[4])
+                else:
+                    self._request(event[1], event[2], event[3], ended=event[4])
+            elif kind == DATA:
+                if self._must_wait:
+                    self._hold().add(event[1], event[2], ended=event[3])
+                else:
+                    self._data(event[1], event[2], ended=event[3])
+            else:
+                self._other(kind, event)
+        self._go_on()
+        if self.outgoing.out:
+            self.turn.mark(self)
+
+    def flush(self) -> None:
+        """Write what there is to write, in one write."""
+        out = self.outgoing.out
+        if out:
+            self._write(b"".join(out))
+            out.clear()
+        self.work = 0
+        self._go_on()
+
+    def set_writable(self, *, writable: bool) -> None:
+        """Take note that the socket takes more, or does not."""
+        self._writable = writable
+        self._go_on()
+
+    # --- not too much at once -------------------------------------------------------------------
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether the peer has so much to read that nothing more is made for it."""
+        unread_bytes = self.owed_bytes + self.outgoing.crowd_bytes
+        return unread_bytes > UNSENT_BYTES_MAX or not self._writable
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether what comes now is kept for later."""
+        return (
+            self._holding
+            or self.work >= _TURN_WORK_MAX
+            or self.owed_bytes + self.outgoing.crowd_bytes > UNSENT_BYTES_MAX
+            or not self._writable
+        )
+
+    def _hold(self) -> Backlog:
+        """Begin to keep what comes."""
+        if not self._holding:
+            self._holding = True
+            self._connection.hold()
+        return self._backlog
+
+    def wake_when_clear(self, call: StreamedCall) -> None:
+        """Let a producer go on once the connection is not clogged any more."""
+        self._waking[call] = None
+
+    def _go_on(self) -> None:
+        """Deal with what has waited, as far as it goes."""
+        if self._holding:
+            backlog = self._backlog
+            while backlog and self.work < _TURN_WORK_MAX and not self.is_clogged:
+                stream_id, head, content, ended = backlog.take()
+                if head is not None:
+                    self._request(stream_id, head, content, ended=ended)
+                else:
+                    self._data(stream_id, content, ended=ended)
+            if not backlog:
+                self._holding = False
+                self._connection.release()
+            if self.outgoing.out or (backlog and self.work >= _TURN_WORK_MAX):
+                # The end of the turn writes, and begins to count anew.
+                self.turn.mark(self)
+        while self._waking and not self.is_clogged:
+            call = next(iter(self._waking))
+            del self._waking[call]
+            call.drained()
+
+    def lost(self) -> None:
+        """Let go of everything: the peer is gone."""
+        for call in list(self._open.values()):
+            call.lost()
+        self._open.clear()
+        self._backlog.clear()
+        self._waking.clear()
+        self._deadlines.clear()
+        self.outgoing.streams.clear()
+
+    def tick(self, now_ns: int) -> None:
+        """Take note that time has passed: end what is overdue."""
+        overdue = [expire for when_ns, expire in self._deadlines.values() if when_ns <= now_ns]
+        for expire in overdue:
+            expire()
+
+    def second(self) -> None:
+        """Take note that a second has passed."""
+        self._connection.tick()
+
+    def go_away(self) -> None:
+        """Take no new calls, and end those that would not end by themselves."""
+        self._connection.go_away()
+        for call in list(self._open.values()):
+            call.stop()
+        self.turn.mark(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection may be closed: it has failed, or is closing and empty."""
+        connection = self._connection
+        return connection.failed is not None or (connection.closing and not self.outgoing.streams)
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def _request(self, stream_id: int, head: Head, data: bytes, *, ended: bool) -> None:
+        route: _Route = head.route or self._route(head)
+        method, call = route.method, route.call
+        if method is None or call is None:
+            if route.refusal:
+                self.outgoing.refuse(stream_id, route.refusal)
+            else:
+                self._plain(stream_id, head)
+            return
+        counts = route.counts
+        counts.started += 1
+        self.work += 1
+        if method.shape is not Shape.UNARY:
+            self._begin_stream(stream_id, method, call, counts).data(data, ended=ended)
+            return
+        unary = UnaryCall(self, stream_id, method.header, call.token, counts)
+        if call.timeout_ns is not None:
+            if not call.timeout_ns:
+                unary.expire()
+                return
+            self._deadlines[stream_id] = (self.now_ns() + call.timeout_ns, unary.expire)
+        if (
+            ended
+            and len(data) >= _PREFIX_BYTES
+            and not data[0]
+            and int.from_bytes(data[1:_PREFIX_BYTES], "big") == len(data) - _PREFIX_BYTES
+            and len(data) - _PREFIX_BYTES <= self._shared.message_bytes_max
+        ):
+            self._serve(method, unary, data[_PREFIX_BYTES:])
+            return
+        reader = MessageReader(call.encoding, self._shared.message_bytes_max)
+        assembling = AssemblingCall(
+            unary, reader, lambda whole, content: self._serve(method, whole, content)
+        )
+        if not assembling.data(data, ended=ended):
+            self._open[stream_id] = assembling
+
+    def _plain(self, stream_id: int, head: Head) -> None:
+        """Answer a request that is not gRPC: health, version, metrics."""
+        self.work += _PAGE_WORK
+        page = self._shared.page(head.path.decode("latin-1"))
+        headers = encode_http(page.status, page.content_type, len(page.body))
+        self.outgoing.send_headers(stream_id, headers)
+        if head.method == b"GET":
+            self.outgoing.send_data(stream_id, page.body)
+        self.outgoing.end(stream_id, b"")
+
+    def _serve(self, method: Method, call: UnaryCall, content: bytes) -> None:
+        assert method.unary is not None  # noqa: S101 - the shape says so
+        try:
+            request = parse(method, content)
+        except Refused as refused:
+            call.fail(refused)
+            return
+        try:
+            method.unary(self._shared.services, call, request, content)
+        except Refused as refused:
+            self._shared.services.gate.reject(call, request, refused)
+
+    def _begin_stream(
+        self, stream_id: int, method: Method, call: Call, counts: CallCounts
+    ) -> StreamedCall:
+        assert method.stream is not None  # noqa: S101 - the shape says so
+        reader = MessageReader(call.encoding, self._shared.message_bytes_max)
+        streamed = StreamedCall(self, stream_id, method, call.token, reader, counts)
+        streamed.attach(method.stream(self._shared.services, streamed))
+        self._open[stream_id] = streamed
+        if call.timeout_ns is not None:
+            self._deadlines[stream_id] = (self.now_ns() + call.timeout_ns, streamed.expire)
+        return streamed
+
+    def _data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
+        self.work += 1
+        call = self._open.get(stream_id)
+        if call is not None and call.data(data, ended=ended):
+            self._open.pop(stream_id, None)
+
+    def _other(self, kind: int, event: tuple[Any, ...]) -> None:
+        stream_id: int = event[1]
+        call = self._open.get(stream_id)
+        if kind == RESET:
+            self._backlog.forget(stream_id)
+            self._deadlines.pop(stream_id, None)
+            if call is not None:
+                del self._open[stream_id]
+                call.lost()
+        elif call is not None:
+            call.drained()
+
+    def _route(self, head: Head) -> _Route:
+        """Find what a head leads to, and remember it with the head."""
+        route = self._find(head)
+        head.route = route
+        return route
+
+    def _find(self, head: Head) -> _Route:
+        try:
+            call = read_call(head)
+        except NotGrpc as other:
+            plain = head.method in (b"GET", b"HEAD")
+            return _leads_nowhere(b"" if plain else encode_http(other.status))
+        if not self._shared.serves_calls:
+            return _leads_nowhere(encode_http(404))
+        method = METHODS.get(call.path)
+        if method is None:
+            return _leads_nowhere(_unknown(call.path))
+        return _Route(method, call, self._shared.counts[call.path], b"")
+
+    # --- for calls ------------------------------------------------------------------------------
+
+    def ended(self, stream_id: int) -> None:
+        """Take note that a call is over."""
+        self._open.pop(stream_id, None)
+        if self._deadlines:
+            self._deadlines.pop(stream_id, None)
+        self.turn.mark(self)
+
+
+def _leads_nowhere(refusal: bytes) -> _Route:
+    return _Route(None, None, CallCounts(), refusal)
+
+
+def _unknown(path: str) -> bytes:
+    """Return the refusal of a path that is no method's, in the words of Go's gRPC."""
+    service, _, name = path.removeprefix("/").rpartition("/")
+    if service in SERVICES:
+        failure = Failure.UNKNOWN_METHOD
+        detail = f"{name[:_NAME_CHARACTERS_MAX]} for service {service}"
+    else:
+        failure = Failure.UNKNOWN_SERVICE
+        detail = (service or path)[:_NAME_CHARACTERS_MAX]
+    return encode_refusal(failure.code, f"{failure.text} {detail}")

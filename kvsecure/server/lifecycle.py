@@ -1,0 +1,274 @@
+"""A member's life: start, serve, stop.
+
+Owns: the process: its limits, signals, exit status, and the order of starting and stopping.
+Never: keeps going after an error that it does not understand.
+Follows: etcd's process contract (etcd-surface section 7.1): the ready line, and ending by the very
+    signal that was received.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import resource as rlimits
+import signal
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, final
+
+import uvloop
+
+from kvsecure import __version__
+from kvsecure.crypto.keyring import KeyEncryptionKey, KeyringError
+from kvsecure.model.errors import Broken
+from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.versions import ETCD_VERSION
+from kvsecure.pki.files import UnsafeFile, read_private
+from kvsecure.pki.trust import ServerTls, TrustError
+from kvsecure.server.assembly import (
+    MemberParts,
+    assemble,
+    default_tenant_is_untouched,
+    open_listeners,
+    tls_of,
+)
+from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
+from kvsecure.server.config.model import ClusterState, Compat
+from kvsecure.server.datadir import DataDirectory, MemberIdentity
+from kvsecure.server.founding import founding_commands
+from kvsecure.storage.files import StorageError
+from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
+
+__all__ = ["run"]
+
+_PR_SET_DUMPABLE: Final = 4
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_STOP_S_MAX: Final = 1.0
+_TICK_S: Final = 0.05
+
+_log = log("server")
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a server until it is told to stop; return the exit status.
+
+    Args:
+        argv: The arguments without the program's name.
+        environ: The process's environment.
+    """
+    try:
+        config = load(argv, environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        if error.status == 2:
+            sys.stderr.write(USAGE)
+        return error.status
+    if isinstance(config, Early):
+        sys.stdout.write(config.text)
+        return 0
+    _set_up_log(config)
+    _harden()
+    try:
+        tls = tls_of(config)
+        directory = _open_directory(config)
+        ended_by = uvloop.run(_Life(config, directory, tls).live())
+    except (StorageError, TrustError, OSError, Broken) as error:
+        _log.error("the server cannot run", error=str(error))
+        return 1
+    if isinstance(ended_by, str):
+        _log.error("the server stops", error=ended_by)
+        return 1
+    # Whoever started us sees that it was the signal (etcd).
+    signal.signal(ended_by, signal.SIG_DFL)
+    os.kill(os.getpid(), ended_by)
+    return 128 + ended_by
+
+
+@final
+class _Life:
+    """One run of a member."""
+
+    def __init__(
+        self, config: ServerConfig, directory: DataDirectory, tls: ServerTls | None
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._tls = tls
+        self._stop: asyncio.Future[int | str]
+        self._tasks: asyncio.TaskGroup
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def live(self) -> int | str:
+        """Start, serve, stop; return the signal that ended it, or why it could not go on."""
+        loop = asyncio.get_running_loop()
+        self._stop = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, int(number))
+        loop.set_exception_handler(self._on_exception)
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            parts = assemble(self._config, self._directory, spawn=self._spawn, on_fatal=self._end)
+            try:
+                return await self._serve(parts)
+            finally:
+                for task in self._running:
+                    task.cancel()
+                self._close(parts)
+
+    async def _serve(self, parts: MemberParts) -> int | str:
+        _audit_start(parts, self._config)
+        await parts.engine.start()
+        if default_tenant_is_untouched(parts):
+            await self._found(parts)
+        # What is there now stays: it need not be walked again and again.
+        gc.collect()
+        gc.freeze()
+        listeners = await open_listeners(self._config, parts, self._tls)
+        self._tick(parts)
+        self._second(parts)
+        _log.info(
+            "ready to serve client requests",
+            name=self._config.member.name,
+            cluster_id=f"{self._directory.identity.cluster:x}",
+            member_id=f"{self._directory.identity.member:x}",
+        )
+        ended_by = await self._stop
+        for listener in listeners:
+            listener.close()
+        parts.client.go_away()
+        parts.pages.go_away()
+        empty = asyncio.Event()
+        parts.client.when_empty(empty.set)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(empty.wait(), _STOP_S_MAX)
+        return ended_by
+
+    async def _found(self, parts: MemberParts) -> None:
+        """Make the first accounts, and wait until they are in the state."""
+        commands = founding_commands(self._config, parts.gate.passwords)
+        for command in commands:
+            parts.gate.submit_system(DEFAULT_TENANT, command)
+        parts.turn.end()
+        made = asyncio.Event()
+        parts.engine.when_settled(made.set)
+        await made.wait()
+
+    def _close(self, parts: MemberParts) -> None:
+        for connection in [*parts.client.connections, *parts.pages.connections]:
+            connection.abort()
+        parts.gate.note("stop")
+        parts.turn.end()
+        parts.gate.authenticator.close()
+        parts.engine.stop()
+        parts.gate.audit.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(self._guard(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a mistake of ours cost one request or connection, and no more."""
+        try:
+            await work
+        except Broken as error:
+            self._end(f"an invariant does not hold: {error}")
+        except Exception:  # noqa: BLE001 - the outermost frame of a task; it is logged
+            _log.exception("a task failed")
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Stop for a broken invariant; anything else has cost one connection and is logged."""
+        error = context.get("exception")
+        if isinstance(error, Broken):
+            self._end(f"an invariant does not hold: {error}")
+        loop.default_exception_handler(context)
+
+    def _end(self, by: int | str) -> None:
+        if not self._stop.done():
+            self._stop.set_result(by)
+
+    def _tick(self, parts: MemberParts) -> None:
+        loop = asyncio.get_running_loop()
+        now_ns = parts.client.shared.now_ns()
+        parts.client.tick(now_ns)
+        parts.pages.tick(now_ns)
+        loop.call_later(_TICK_S, self._tick, parts)
+
+    def _second(self, parts: MemberParts) -> None:
+        parts.client.second()
+        parts.pages.second()
+        asyncio.get_running_loop().call_later(1.0, self._second, parts)
+
+
+def _open_directory(config: ServerConfig) -> DataDirectory:
+    security, cluster = config.security, config.cluster
+    try:
+        kek = KeyEncryptionKey.from_file_content(read_private(security.kek_file))
+    except OSError as error:
+        raise StorageError(f"--kek-file {security.kek_file}: {error.strerror}") from None
+    except (UnsafeFile, KeyringError) as error:
+        raise StorageError(f"--kek-file {security.kek_file}: {error}") from None
+    data_dir = config.member.data_dir
+    if cluster.state is ClusterState.EXISTING and not (data_dir / "member.json").exists():
+        raise StorageError(
+            f"--initial-cluster-state existing: {data_dir} holds no member, and joining a cluster "
+            "is not in this release"
+        )
+    wanted = MemberIdentity(
+        cluster=cluster.cluster_id,
+        member=config.member.member_id,
+        token=cluster.token,
+        trust_domain=cluster.name,
+    )
+    return DataDirectory(data_dir, wanted, kek)
+
+
+def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
+    parts.gate.note(
+        "start",
+        version=__version__,
+        compat=config.compat.value,
+        settings=dict(config.given),
+        cut_bytes=parts.restored.cut_bytes,
+    )
+    parts.turn.end()
+
+
+def _set_up_log(config: ServerConfig) -> None:
+    logging = config.logging
+    set_up(
+        LogSettings(
+            level=Level[logging.level.name],
+            format=Format[logging.format.name],
+            outputs=logging.outputs,
+        )
+    )
+    for warning in config.warnings:
+        _log.warning(warning)
+    if config.compat is Compat.ETCD:
+        _log.warning("compat etcd is on: this server is as permissive as etcd")
+    _log.info(
+        "starting",
+        version=__version__,
+        etcd_version=ETCD_VERSION,
+        data_dir=str(config.member.data_dir),
+        settings=dict(config.given),
+    )
+
+
+def _harden() -> None:
+    """Keep memory out of core dumps and other processes' reach, and allow many connections."""
+    rlimits.setrlimit(rlimits.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _, hard = rlimits.getrlimit(rlimits.RLIMIT_NOFILE)
+    rlimits.setrlimit(rlimits.RLIMIT_NOFILE, (hard, hard))
+    os.umask(0o077)
+    gc.set_threshold(50_000, 20, 100)
+    # Buffers of megabytes come and go with every flush: keep their pages instead of asking for them
+    # again each time (glibc; elsewhere it is simply not there).
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 64 * 1024 * 1024)
+        mallopt(_M_TRIM_THRESHOLD, 128 * 1024 * 1024)

@@ -1,0 +1,334 @@
+"""Listeners: sockets, TLS, and which protocol a connection speaks.
+
+Owns: accepting, handshakes with a deadline, the peer's identity, and backpressure on a socket.
+Never: decides what a peer may do.
+Follows: RFC 7301 (ALPN); RFC 9113 section 3.3; docs/adr/0003-own-http2-server.md.
+Keeps: one TLS policy object for every listener; nothing is read from a connection before its
+    handshake is over; a failed handshake is counted and recorded.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, cast, final
+
+from kvsecure.model.limits import CONNECTIONS_MAX, TLS_HANDSHAKE_S_MAX
+from kvsecure.security.session import CertificateUser, Peer
+from kvsecure.server.http1 import Http1Session
+from kvsecure.server.http2 import Http2Session, Shared
+from kvsecure.telemetry.log import log
+
+__all__ = ["Accepting", "Listener", "ListenerStatistics"]
+
+_PREFACE_START: Final = b"PRI "
+_BACKLOG: Final = 1024
+_ACCEPT_PAUSE_S: Final = 0.1
+_WRITE_BUFFER_BYTES_HIGH: Final = 1024 * 1024
+
+_log = log("listener")
+
+
+@final
+class ListenerStatistics:
+    """Plain counts for whoever shows them."""
+
+    __slots__ = ("handshake_failures", "received_bytes", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.handshake_failures = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+
+
+class _IdentityReader(Protocol):
+    """Reads whom a client certificate names."""
+
+    def __call__(self, certificate: bytes) -> CertificateUser | None:
+        """Return the user that a certificate (DER) names, or None if it names nobody here."""
+        ...
+
+
+@final
+class Accepting:
+    """What all listeners of a server share."""
+
+    def __init__(
+        self,
+        *,
+        shared: Shared,
+        statistics: ListenerStatistics,
+        read_identity: _IdentityReader,
+        fingerprint: Callable[[bytes], bytes],
+        on_handshake_failure: Callable[[str, int, str], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        """Put together what listeners need.
+
+        Args:
+            shared: What connections need.
+            statistics: Where their numbers are counted.
+            read_identity: Reads client certificates.
+            fingerprint: SHA-256 of a certificate.
+            on_handshake_failure: Told of address, port and reason.
+            spawn: Runs a handshake within the server's task group.
+        """
+        self.shared = shared
+        self.statistics = statistics
+        self.connections: set[_Connection] = set()
+        self._when_empty: list[Callable[[], None]] = []
+        self._read_identity = read_identity
+        self._fingerprint = fingerprint
+        self._on_handshake_failure = on_handshake_failure
+        self.spawn = spawn
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> "Listener":
+        """Listen on an address.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        listener = Listener(self, sock, tls)
+        self.spawn(listener.accept())
+        return listener
+
+    def tick(self, now_ns: int) -> None:
+        """End overdue calls and close connections that are over."""
+        for connection in list(self.connections):
+            connection.tick(now_ns)
+
+    def second(self) -> None:
+        """Take note that a second has passed."""
+        for connection in self.connections:
+            connection.second()
+
+    def go_away(self) -> None:
+        """Ask every peer to go elsewhere."""
+        for connection in list(self.connections):
+            connection.go_away()
+
+    def left(self, connection: "_Connection") -> None:
+        """Take note that a connection is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            for resume in self._when_empty:
+                resume()
+            self._when_empty.clear()
+
+    def when_empty(self, resume: Callable[[], None]) -> None:
+        """Call back once no connection is left."""
+        if self.connections:
+            self._when_empty.append(resume)
+        else:
+            resume()
+
+    async def begin(
+        self, sock: socket.socket, address: tuple[Any, ...], tls: ssl.SSLContext | None
+    ) -> None:
+        """Take on a new socket: shake hands, find out who it is, go on."""
+        if len(self.connections) >= CONNECTIONS_MAX:
+            sock.close()
+            return
+        loop = asyncio.get_running_loop()
+        timeout_s = TLS_HANDSHAKE_S_MAX if tls is not None else None
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.connect_accepted_socket(
+                lambda: _Connection(self), sock, ssl=tls, ssl_handshake_timeout=timeout_s
+            )
+        except (OSError, TimeoutError) as error:
+            ip, port, reason = str(address[0]), int(address[1]), _reason(error)
+            self.statistics.handshake_failures += 1
+            self._on_handshake_failure(ip, port, reason)
+            _log.warning("rejected connection on client endpoint", remote=ip, error=reason)
+            sock.close()
+
+    def peer_of(self, transport: asyncio.BaseTransport) -> Peer:
+        """Describe the other end of a connection whose handshake is over."""
+        ip, port = _address(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is None:
+            return Peer(ip=ip, port=port, tls="", user=None, fingerprint=b"")
+        certificate = tls.getpeercert(binary_form=True)
+        version, cipher = tls.version(), tls.cipher()
+        described = f"{version} {cipher[0]}" if version and cipher else ""
+        if not certificate:
+            return Peer(ip=ip, port=port, tls=described, user=None, fingerprint=b"")
+        return Peer(
+            ip=ip,
+            port=port,
+            tls=described,
+            user=self._read_identity(certificate),
+            fingerprint=self._fingerprint(certificate),
+        )
+
+
+@final
+class Listener:
+    """One listening socket."""
+
+    def __init__(
+        self, accepting: Accepting, sock: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
+        self._accepting = accepting
+        self._socket = sock
+        self._tls = tls
+
+    @property
+    def port(self) -> int:
+        """The port, which the operating system may have chosen."""
+        return int(self._socket.getsockname()[1])
+
+    async def accept(self) -> None:
+        """Accept until closed; a machine that is out of descriptors is given time."""
+        loop = asyncio.get_running_loop()
+        while self._socket.fileno() >= 0:
+            try:
+                sock, address = await loop.sock_accept(self._socket)
+            except OSError as error:
+                if self._socket.fileno() < 0:
+                    return
+                _log.warning("cannot accept a connection", error=str(error))
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            sock.setblocking(False)
+            self._accepting.spawn(self._accepting.begin(sock, address, self._tls))
+
+    def close(self) -> None:
+        """Stop listening."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        self._socket.close()
+
+
+@final
+class _Connection(asyncio.Protocol):
+    """A connection whose protocol is known, or will be with its first bytes."""
+
+    def __init__(self, accepting: Accepting) -> None:
+        self._accepting = accepting
+        self._transport: asyncio.Transport
+        self._session: Http2Session | Http1Session | None = None
+        self._peer: Peer
+        self._first = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find out who it is and what it speaks."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_HIGH)
+        self._peer = self._accepting.peer_of(transport)
+        self._accepting.connections.add(self)
+        tls = transport.get_extra_info("ssl_object")
+        match tls.selected_alpn_protocol() if tls is not None else None:
+            case "h2":
+                self._session = self._http2()
+            case "http/1.1":
+                self._session = self._http1()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes to the protocol."""
+        session = self._session
+        self._accepting.statistics.received_bytes += len(data)
+        if session is None:
+            session = self._sniff(data)
+            if session is None:
+                return
+            data = self._first
+            self._first = b""
+        session.receive(data)
+        if session.is_over:
+            self._end()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Let go of everything."""
+        self._accepting.left(self)
+        if isinstance(self._session, Http2Session):
+            self._session.lost()
+
+    def pause_writing(self) -> None:
+        """Stop reading from a peer that does not read: its requests would pile up as answers."""
+        self._transport.pause_reading()
+        if isinstance(self._session, Http2Session):
+            self._session.set_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._transport.resume_reading()
+        if isinstance(self._session, Http2Session):
+            self._session.set_writable(writable=True)
+
+    def tick(self, now_ns: int) -> None:
+        """End overdue calls; close the connection when it is over."""
+        session = self._session
+        if isinstance(session, Http2Session):
+            session.tick(now_ns)
+            if session.is_over:
+                self._end()
+
+    def second(self) -> None:
+        """Take note that a second has passed."""
+        if isinstance(self._session, Http2Session):
+            self._session.second()
+
+    def go_away(self) -> None:
+        """Ask the peer to go elsewhere."""
+        if isinstance(self._session, Http2Session):
+            self._session.go_away()
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _sniff(self, data: bytes) -> Http2Session | Http1Session | None:
+        self._first += data
+        known = min(len(self._first), len(_PREFACE_START))
+        if self._first[:known] != _PREFACE_START[:known]:
+            self._session = self._http1()
+        elif known == len(_PREFACE_START):
+            self._session = self._http2()
+        return self._session
+
+    def _http2(self) -> Http2Session:
+        return Http2Session(self._accepting.shared, self._peer, self._write)
+
+    def _http1(self) -> Http1Session:
+        return Http1Session(self._accepting.shared.page, self._write)
+
+    def _write(self, data: bytes) -> None:
+        self._accepting.statistics.sent_bytes += len(data)
+        self._transport.write(data)
+
+    def _end(self) -> None:
+        if isinstance(self._session, Http2Session):
+            self._session.flush()
+        self._transport.close()
+
+
+def _address(transport: asyncio.BaseTransport) -> tuple[str, int]:
+    name = transport.get_extra_info("peername")
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else ("", 0)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a handshake failed, in the TLS library's words."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "TLS failure"
+    if isinstance(error, TimeoutError):
+        return "handshake timeout"
+    return type(error).__name__

@@ -1,0 +1,178 @@
+"""Restoring a member from its data directory: tables first, then the log behind them.
+
+Owns: the order of recovery, and the checks between tables, log and audit trail.
+Never: repairs anything but the torn end of a write that was never acknowledged.
+Follows: design D3: the log is the truth, the tables are an applied prefix of it.
+"""
+
+import base64
+import random
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from kvsecure.core.link import DiskLink
+from kvsecure.core.raft.log import RaftLog
+from kvsecure.core.raft.node import HardState, Node
+from kvsecure.core.replica import DamagedFrame, Replica, decode_frame
+from kvsecure.core.state import State, UnreadableState
+from kvsecure.model.ids import Index, MemberId, Term
+from kvsecure.model.limits import WAL_SEGMENT_BYTES_MAX
+from kvsecure.model.secret import Secret
+from kvsecure.security.audit import GENESIS, Head
+from kvsecure.server.datadir import DataDirectory
+from kvsecure.storage.files import StorageError
+from kvsecure.storage.segment import Frame, Kind
+from kvsecure.storage.segments import SegmentPlace, Tail, list_segments, recover
+from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Table, TableReader
+
+__all__ = ["Restored", "restore"]
+
+_ELECTION_TICKS: Final = 10
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A member as it was, with its disk processes running."""
+
+    replica: Replica
+    reader: TableReader
+    log: DiskLink
+    tables: DiskLink
+    # The newest audit record that was known to be on the disk.
+    audit_head: Head
+    # Whether nothing was there: the cluster has yet to be founded.
+    is_new: bool
+    cut_bytes: int
+
+
+def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> Restored:
+    """Read everything back and start the disk processes.
+
+    Args:
+        directory: Open and locked.
+        tables_bytes_max: How large the tables may grow.
+        now_ns: Monotonic time, from when leases live on.
+
+    Raises:
+        StorageError: Something is damaged, missing or foreign; nothing was changed.
+    """
+    identity, keyring = directory.identity, directory.keyring
+    term = keyring.current_term
+    settings: dict[str, Any] = {
+        "cluster": identity.cluster,
+        "member": identity.member,
+        "term": term,
+    }
+    tables = DiskLink(
+        {
+            **settings,
+            "role": "tables",
+            "directory": str(directory.tables),
+            "key": _text(keyring.data_key(term, purpose="table")),
+            "size_bytes_max": tables_bytes_max,
+        },
+        directory.lock,
+    )
+    tables.wait_ready()
+    reader = TableReader(
+        directory.tables, identity.cluster, keyring, size_bytes_max=tables_bytes_max
+    )
+    state = State(reader)
+    audit_head, is_new = _load_state(state, reader, now_ns)
+    raft_log, hard_state, tail = _load_log(directory, state, is_new=is_new)
+    log = DiskLink(
+        {
+            **settings,
+            "role": "log",
+            "directory": str(directory.wal),
+            "key": _text(_wal_place(directory).root_key(keyring, term)),
+            "number": tail.number,
+            "link": base64.b64encode(tail.link).decode(),
+            "following": tail.following,
+            "segment_bytes_max": WAL_SEGMENT_BYTES_MAX,
+        },
+        directory.lock,
+    )
+    log.wait_ready()
+    node = Node(
+        identity.member,
+        (identity.member,),
+        raft_log,
+        hard_state,
+        election_ticks=_ELECTION_TICKS,
+        rng=random.Random(identity.member),
+    )
+    return Restored(
+        replica=Replica(node, state),
+        reader=reader,
+        log=log,
+        tables=tables,
+        audit_head=audit_head,
+        is_new=is_new,
+        cut_bytes=tail.cut_bytes,
+    )
+
+
+def _load_state(state: State, reader: TableReader, now_ns: int) -> tuple[Head, bool]:
+    """Read the tables back; return the audit head they know, and whether they are empty."""
+    try:
+        rows = list(reader.scan(Table.STATE, NO_SCOPE))
+        if not rows:
+            state.found()
+            return Head(0, GENESIS), True
+        blocks = (block for _, block in reader.scan(Table.INDEX, NO_SCOPE))
+        applied = state.load(rows, blocks, now_ns)
+    except (DamagedRow, UnreadableState) as error:
+        raise StorageError(
+            f"the tables are damaged: {error}. Restore the data directory from a backup"
+        ) from None
+    return Head(applied.audit_seq, applied.audit_hash), False
+
+
+def _load_log(
+    directory: DataDirectory, state: State, *, is_new: bool
+) -> tuple[RaftLog, HardState, Tail]:
+    """Read the log back, from where the tables end."""
+    place = _wal_place(directory)
+    raft_log = RaftLog(state.index, state.term)
+    hard_state = HardState(state.term, MemberId(0), state.index)
+    if not is_new and not list_segments(place):
+        raise StorageError(
+            f"{directory.wal}: the write-ahead log is missing, and with it perhaps what was "
+            "acknowledged last. Restore the data directory from a backup"
+        )
+
+    def use(frame: Frame) -> None:
+        nonlocal hard_state
+        hard_state, term, entries = decode_frame(frame.text, frame.count)
+        behind = state.index + 1 - frame.first
+        if frame.first > raft_log.last + 1:
+            raise StorageError(
+                f"{directory.wal}: entries {raft_log.last + 1} to {frame.first - 1} are missing. "
+                "Restore the data directory from a backup"
+            )
+        if behind < len(entries):
+            raft_log.append(Term(term), entries[max(behind, 0) :])
+
+    try:
+        tail = recover(place, directory.keyring, use)
+    except DamagedFrame as error:
+        raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
+    if tail.following <= state.index:
+        raise StorageError(
+            f"{directory.wal}: the log ends at entry {tail.following - 1}, the tables at "
+            f"{state.index}: its end was cut off. Restore the data directory from a backup"
+        )
+    raft_log.durable = raft_log.last
+    raft_log.committed = Index(max(raft_log.offset, min(hard_state.committed, raft_log.last)))
+    return raft_log, hard_state, tail
+
+
+def _wal_place(directory: DataDirectory) -> SegmentPlace:
+    identity = directory.identity
+    return SegmentPlace(directory.wal, Kind.WAL, identity.cluster, identity.member)
+
+
+def _text(key: Secret) -> str:
+    return base64.b64encode(key.reveal()).decode()

@@ -1,0 +1,103 @@
+"""The numbers of a member at one moment, gathered from where the work is done.
+
+Owns: which count of which part becomes which metric.
+Never: counts anything.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from kvsecure.api.methods import METHODS
+from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.versions import ETCD_CLUSTER_VERSION_SHORT, ETCD_VERSION
+from kvsecure.security.feeds import Feeds
+from kvsecure.security.gate import Gate
+from kvsecure.server.calls import CallCounts
+from kvsecure.server.listener import ListenerStatistics
+from kvsecure.telemetry.log import statistics as log_statistics
+from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, Snapshot
+
+__all__ = ["snapshot_of"]
+
+_KV = "/etcdserverpb.KV/"
+_LEASE = "/etcdserverpb.Lease/"
+_WATCH = "/etcdserverpb.Watch/Watch"
+
+
+def snapshot_of(
+    gate: Gate,
+    feeds: Feeds,
+    counts: Mapping[str, CallCounts],
+    listeners: Iterable[ListenerStatistics],
+) -> Snapshot:
+    """Return the numbers of this moment."""
+    engine = gate.engine
+    node, state, disk = engine.replica.node, engine.state, engine.statistics
+    default = state.accounts.tenant(DEFAULT_TENANT)
+    listeners = tuple(listeners)
+
+    def done(path: str) -> int:
+        return counts[path].done
+
+    return Snapshot(
+        etcd_version=ETCD_VERSION,
+        cluster_version=ETCD_CLUSTER_VERSION_SHORT,
+        member_id=f"{gate.facts.member:x}",
+        has_leader=engine.has_leader,
+        is_leader=node.leader == node.member,
+        proposals_committed=node.log.committed,
+        proposals_applied=node.log.applied,
+        proposals_pending=engine.pending_count,
+        proposals_failed=disk.proposals_failed,
+        puts=done(_KV + "Put"),
+        deletes=done(_KV + "DeleteRange"),
+        txns=done(_KV + "Txn"),
+        ranges=done(_KV + "Range"),
+        keys=sum(len(space.index.live) for space in state.store.spaces()),
+        current_revision=state.store.revision,
+        compact_revision=state.store.compacted,
+        db_bytes=disk.table_bytes,
+        db_in_use_bytes=disk.table_bytes_in_use,
+        quota_bytes=gate.facts.quota_bytes,
+        wal_bytes=disk.log_bytes,
+        wal_fsync=disk.syncs.view(),
+        backend_commit=disk.commits.view(),
+        watch_streams=counts[_WATCH].open_count,
+        watchers=len(feeds),
+        slow_watchers=feeds.slow_count,
+        events=state.hub.event_count,
+        pending_events=feeds.pending_count,
+        leases_granted=done(_LEASE + "LeaseGrant"),
+        leases_revoked=done(_LEASE + "LeaseRevoke"),
+        leases_renewed=gate.leases_renewed,
+        leases_expired=gate.leases_expired,
+        auth_revision=default.auth_revision if default else 0,
+        audit_records=gate.audit.written_head.seq,
+        audit_failures=gate.audit.failures,
+        auth_failures=dict(gate.auth_failures),
+        tls_handshake_failures=sum(each.handshake_failures for each in listeners),
+        log_lines_lost=log_statistics().lost,
+        client_sent_bytes=sum(each.sent_bytes for each in listeners),
+        client_received_bytes=sum(each.received_bytes for each in listeners),
+        grpc_started={_METHODS[path]: each.started for path, each in counts.items()},
+        grpc_handled=dict(_handled(counts)),
+        grpc_handling={
+            _METHODS[path]: each.times.view()
+            for path, each in counts.items()
+            if each.times is not None
+        },
+    )
+
+
+def _handled(counts: Mapping[str, CallCounts]) -> Iterator[tuple[GrpcOutcome, int]]:
+    for path, each in counts.items():
+        yield GrpcOutcome(_METHODS[path], 0), each.done
+        for code, count in each.refused.items():
+            yield GrpcOutcome(_METHODS[path], code), count
+
+
+def _method(path: str) -> GrpcMethod:
+    _, service, name = path.split("/")
+    return GrpcMethod(service, name, METHODS[path].shape.value)
+
+
+_METHODS = {path: _method(path) for path in METHODS}

@@ -1,0 +1,113 @@
+"""Turns: what one round of the event loop asked for leaves together, recorded first.
+
+Owns: the order at the end of a turn: producers, the audit trail, the log, the answers.
+Never: knows what an answer is.
+Follows: docs/adr/0008-audit-before-the-core.md.
+Keeps: an answer is written to a socket only after the records of its turn were written; if they
+    could not be, every answer of the turn becomes the refusal that says so, and nothing is
+    proposed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, final
+
+from kvsecure.model.errors import Refused
+from kvsecure.security.gate import Gate
+
+__all__ = ["Answering", "Flushing", "Turn"]
+
+
+class Answering(Protocol):
+    """An answer that waits for the end of its turn."""
+
+    def deliver(self, message: bytes | None, refused: Refused | None) -> None:
+        """Encode a message, a refusal, or with neither the end of a stream."""
+        ...
+
+
+class Flushing(Protocol):
+    """A connection with something to write."""
+
+    def flush(self) -> None:
+        """Write it."""
+        ...
+
+
+@final
+class Turn:
+    """The turn that is going on."""
+
+    __slots__ = ("_answers", "_dirty", "_gate", "_loop", "_producers", "_scheduled")
+
+    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self._gate = gate
+        self._loop = loop
+        self._answers: list[tuple[Answering, bytes | None, Refused | None]] = []
+        self._dirty: set[Flushing] = set()
+        self._producers: list[Callable[[], None]] = []
+        self._scheduled = False
+
+    def schedule(self) -> None:
+        """End the turn once everything that has come in by now was dealt with."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.end)
+
+    def answer(self, to: Answering, message: bytes | None, refused: Refused | None) -> None:
+        """Let an answer wait for the end of the turn."""
+        self._answers.append((to, message, refused))
+        if not self._scheduled:
+            self.schedule()
+
+    def mark(self, connection: Flushing) -> None:
+        """Write what a connection has to write at the end of the turn."""
+        self._dirty.add(connection)
+        if not self._scheduled:
+            self.schedule()
+
+    def at_end(self, produce: Callable[[], None]) -> None:
+        """Do something first when the turn ends: what it answers still leaves with this turn."""
+        self._producers.append(produce)
+        if not self._scheduled:
+            self.schedule()
+
+    def _propose(self) -> Refused | None:
+        """Propose; return why what that finished at once could not be recorded, if so."""
+        self._gate.engine.end_turn()
+        try:
+            self._gate.audit.end_turn()
+        except Refused as error:
+            return error
+        return None
+
+    def end(self) -> None:
+        """Record, propose, answer, write."""
+        # What is added from here on belongs to this turn until its answers are taken.
+        self._scheduled = True
+        while self._producers:
+            producers, self._producers = self._producers, []
+            for produce in producers:
+                produce()
+        gate = self._gate
+        failed: Refused | None = None
+        try:
+            gate.audit.end_turn()
+        except Refused as error:
+            failed = error
+            gate.drop_turn(error)
+        else:
+            failed = self._propose()
+        answers, self._answers = self._answers, []
+        if failed is None:
+            for to, message, refused in answers:
+                to.deliver(message, refused)
+        else:
+            for to, _, _ in answers:
+                to.deliver(None, failed)
+        dirty, self._dirty = self._dirty, set()
+        for connection in dirty:
+            connection.flush()
+        self._scheduled = False
+        if self._answers or self._producers or self._dirty:
+            self.schedule()
