@@ -1,0 +1,179 @@
+"""`kvsecure audit`: check the trail, read it, keep its head.
+
+Owns: what the answers look like, and the exit status that scripts go by.
+Never: prints a value, because no record has one.
+"""
+
+import base64
+import binascii
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kvsecure.cli.failures import CommandFailure
+from kvsecure.cli.invocation import Invocation, pass_invocation
+from kvsecure.cli.options import Format, example, format_option
+from kvsecure.cli.output import print_bytes, print_json
+
+if TYPE_CHECKING:
+    from kvsecure.server.audit_verify import Checkpoint
+
+__all__ = ["audit"]
+
+_CANNOT_CHECK: Final = 2
+_TAIL_COUNT: Final = 20
+
+
+@click.group(epilog=example("kvsecure audit verify", "kvsecure audit tail --follow"))
+def audit() -> None:
+    """Verify and read the audit trail."""
+
+
+@audit.command(
+    epilog=example(
+        "kvsecure audit verify",
+        "kvsecure audit verify --data-dir /var/lib/kvsecure --kek-file kek --checkpoint head.json",
+    )
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The member's data directory; the context's if it is not given.",
+)
+@click.option(
+    "--kek-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The key-encryption key's file; the context's if it is not given.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A head that `kvsecure audit head` gave earlier: finds out what was cut off since.",
+)
+@click.option("--public-key", metavar="BASE64", help="Who must have signed the checkpoints.")
+@format_option(Format.TEXT, Format.JSON)
+@pass_invocation
+def verify(
+    invocation: Invocation,
+    *,
+    data_dir: Path | None,
+    kek_file: Path | None,
+    checkpoint: Path | None,
+    public_key: str | None,
+    form: Format,
+) -> None:
+    """Check every record of a member's trail, from its files.
+
+    Exit status 0: every record is there and right. 1: the first record that is not is named. 2: the
+    trail cannot be checked.
+    """
+    from kvsecure.server.audit_verify import BrokenTrail, StorageError
+    from kvsecure.server.audit_verify import verify as verify_trail
+
+    context = invocation.context()
+    directory = data_dir or (Path(context.data_dir) if context.data_dir else None)
+    key_file = kek_file or (Path(context.kek_file) if context.kek_file else None)
+    if directory is None or key_file is None:
+        raise click.UsageError("--data-dir and --kek-file are needed: the context names none")
+    try:
+        kept = _checkpoint(checkpoint) if checkpoint else None
+        report = verify_trail(directory, key_file, kept, _key(public_key))
+    except BrokenTrail as broken:
+        if form is Format.JSON:
+            print_json({"ok": False, "record": broken.seq, "why": broken.why})
+        raise CommandFailure(f"audit trail broken at {broken}") from None
+    except StorageError as error:
+        raise CommandFailure(str(error), status=_CANNOT_CHECK) from None
+    head = report.head
+    if form is Format.JSON:
+        print_json(
+            {
+                "ok": True,
+                "stream": report.stream,
+                "first_record": report.first_seq,
+                "records": report.record_count,
+                "checkpoints": report.checkpoint_count,
+                "head": {"record": head.seq, "hash": head.hash.hex()},
+                "unfinished_bytes": report.unfinished_bytes,
+                "checked_against_checkpoint": kept is not None,
+            }
+        )
+        return
+    click.echo(
+        f"ok: {report.record_count} records, {report.checkpoint_count} checkpoints, "
+        f"head {head.hash.hex()} (record {head.seq} of {report.stream})"
+    )
+    if report.first_seq > 1:
+        click.echo(
+            f"note: records 1 to {report.first_seq - 1} are not here: archived, or taken away",
+            err=True,
+        )
+    if report.unfinished_bytes:
+        click.echo(f"note: {report.unfinished_bytes} bytes at the end are still being written")
+    if kept is None:
+        click.echo(
+            "note: records missing at the very end, or a trail that was rewritten as a whole, show "
+            "only against a head that was kept elsewhere (--checkpoint)",
+            err=True,
+        )
+
+
+@audit.command(epilog=example("kvsecure audit tail", "kvsecure audit tail --count 100 --follow"))
+@click.option("--count", "-n", default=_TAIL_COUNT, show_default=True, help="How many records.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new records until Ctrl-C.")
+@pass_invocation
+def tail(invocation: Invocation, *, count: int, follow: bool) -> None:
+    """Print the newest records, one JSON object a line. Reading them is recorded too."""
+    with invocation.client("read the audit trail") as client:
+        for record in client.audit.tail(count, follow=follow):
+            print_bytes(record + b"\n")
+
+
+@audit.command(epilog=example("kvsecure audit head > head.json"))
+@pass_invocation
+def head(invocation: Invocation) -> None:
+    """Print the trail's signed head, to be kept where its administrators cannot change it."""
+    with invocation.client("read the audit trail") as client:
+        newest = client.audit.head()
+    print_json(
+        {
+            "stream": newest.stream,
+            "seq": newest.seq,
+            "hash": newest.hash.hex(),
+            "signature": base64.b64encode(newest.signature).decode(),
+            "public_key": base64.b64encode(newest.public_key).decode(),
+        }
+    )
+
+
+def _checkpoint(path: Path) -> "Checkpoint":
+    from kvsecure.server.audit_verify import Checkpoint
+
+    try:
+        fields = json.loads(path.read_bytes())
+        return Checkpoint(
+            stream=str(fields["stream"]),
+            seq=int(fields["seq"]),
+            hash=bytes.fromhex(fields["hash"]),
+            signature=base64.b64decode(fields["signature"], validate=True),
+        )
+    except OSError as error:
+        raise CommandFailure(f"{path}: {error.strerror}", status=_CANNOT_CHECK) from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, binascii.Error):
+        raise CommandFailure(
+            f"{path} is not what `kvsecure audit head` prints", status=_CANNOT_CHECK
+        ) from None
+
+
+def _key(encoded: str | None) -> bytes | None:
+    if encoded is None:
+        return None
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 32:
+        raise click.UsageError("--public-key is 32 bytes in base64")
+    return key
