@@ -126,7 +126,7 @@ def server_context(tls: ServerTls, now: datetime | None = None) -> ssl.SSLContex
     _apply_policy(context, tls.minimum, ALPN)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     # A resumed session skips the check of certificates. TLS 1.2 can also resume by session id, and
-    # the ssl module cannot turn that off; it ends with the context, so with a change of trust.
+    # the ssl module cannot turn that off; who accepts connections refuses those.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     _present(context, tls.cert_file, tls.key_file, ExtendedKeyUsageOID.SERVER_AUTH, moment=moment)

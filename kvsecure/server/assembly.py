@@ -47,6 +47,7 @@ from kvsecure.storage.segments import SegmentPlace
 from kvsecure.storage.worker import Order
 from kvsecure.telemetry.histogram import METHOD_BUCKETS_S, Histogram
 from kvsecure.telemetry.log import log
+from kvsecure.wire.h2.pings import PingLimits
 
 __all__ = [
     "MemberParts",
@@ -235,6 +236,13 @@ def _listeners(
         by_common_name=config.security.client_identity is ClientIdentity.COMMON_NAME,
     )
 
+    limits = config.limits
+    pings = PingLimits(
+        interval_ns_min=limits.keepalive_min_time_ns,
+        silence_ns_max=limits.keepalive_interval_ns,
+        answer_ns_max=limits.keepalive_timeout_ns,
+    )
+
     def accepting(number: int, *, serves_calls: bool, serves_pages: bool) -> Accepting:
         return Accepting(
             shared=Shared(
@@ -247,6 +255,7 @@ def _listeners(
                 request_bytes_max=config.limits.request_bytes_max,
                 serves_calls=serves_calls,
                 serves_pages=serves_pages,
+                pings=pings,
             ),
             statistics=statistics[number],
             read_identity=read_identity,

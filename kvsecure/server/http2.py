@@ -29,8 +29,10 @@ from kvsecure.server.calls import (
 from kvsecure.server.observatory import NOT_FOUND, Observatory, Page
 from kvsecure.server.turn import Turn
 from kvsecure.wire.grpc import Call, MessageReader, NotGrpc, encode_http, encode_refusal, read_call
-from kvsecure.wire.h2.connection import DATA, REQUEST, RESET, Connection, Limits
+from kvsecure.wire.h2.connection import DATA, REQUEST, RESET, Connection
 from kvsecure.wire.h2.head import Head
+from kvsecure.wire.h2.limits import Limits
+from kvsecure.wire.h2.pings import ANY_PINGS, PingLimits
 
 __all__ = ["Http2Session", "Shared"]
 
@@ -71,6 +73,7 @@ class Shared:
         request_bytes_max: int,
         serves_calls: bool,
         serves_pages: bool,
+        pings: PingLimits = ANY_PINGS,
     ) -> None:
         """Put together what connections need.
 
@@ -84,6 +87,7 @@ class Shared:
             request_bytes_max: How large a request may be.
             serves_calls: Whether gRPC is spoken on these listeners.
             serves_pages: Whether the observatory's pages are served on them.
+            pings: How often clients may ping, and when they are pinged; without it, no limits.
         """
         self.services = services
         self.turn = turn
@@ -92,7 +96,9 @@ class Shared:
         self.observatory = observatory
         self.serves_calls = serves_calls
         self.serves_pages = serves_pages
-        self.limits = Limits(streams_max=streams_max, header_list_bytes_max=HEADER_LIST_BYTES_MAX)
+        self.limits = Limits(
+            streams_max=streams_max, header_list_bytes_max=HEADER_LIST_BYTES_MAX, pings=pings
+        )
         self.message_bytes_max = request_bytes_max + GRPC_OVERHEAD_BYTES
 
     def page(self, target: str) -> Page:
@@ -136,7 +142,7 @@ class Http2Session:
     def __init__(self, shared: Shared, peer: Peer, write: Callable[[bytes], None]) -> None:
         self._shared = shared
         self._write = write
-        self._connection = Connection(shared.limits)
+        self._connection = Connection(shared.limits, shared.now_ns)
         self._open: dict[int, AssemblingCall | StreamedCall] = {}
         # Stream -> (when, what to tell); calls without a deadline are not in it.
         self._deadlines: dict[int, tuple[int, Callable[[], None]]] = {}
@@ -192,6 +198,9 @@ class Http2Session:
     def set_writable(self, *, writable: bool) -> None:
         """Take note that the socket takes more, or does not."""
         self._writable = writable
+        if writable:
+            # While it was not, nothing was read of what the peer may have said.
+            self._connection.heard = True
         self._go_on()
 
     # --- not too much at once -------------------------------------------------------------------
@@ -263,6 +272,8 @@ class Http2Session:
     def second(self) -> None:
         """Take note that a second has passed."""
         self._connection.tick()
+        if self.outgoing.out:
+            self.turn.mark(self)
 
     def go_away(self) -> None:
         """Take no new calls, and end those that would not end by themselves."""
@@ -270,6 +281,16 @@ class Http2Session:
         for call in list(self._open.values()):
             call.stop()
         self.turn.mark(self)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the peer has sent what a client sends first."""
+        return self._connection.has_begun
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the peer did not even answer our ping: it is to be dropped without a word."""
+        return self._connection.silent
 
     @property
     def is_over(self) -> bool:

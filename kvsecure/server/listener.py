@@ -4,7 +4,8 @@ Owns: accepting, handshakes with a deadline, the peer's identity, and backpressu
 Never: decides what a peer may do.
 Follows: RFC 7301 (ALPN); RFC 9113 section 3.3; docs/adr/0003-own-http2-server.md.
 Keeps: one TLS policy object for every listener; nothing is read from a connection before its
-    handshake is over; a failed handshake is counted and recorded.
+    handshake is over; a failed handshake is counted and recorded; a certificate is checked by the
+    handshake that shows it, so a resumed session (TLS 1.2) never carries one in.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ _PREFACE_START: Final = b"PRI "
 _BACKLOG: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.1
 _WRITE_BUFFER_BYTES_HIGH: Final = 1024 * 1024
+# A client speaks first, and at once; it need not know a secret to hold a connection.
+_FIRST_WORDS_S_MAX: Final = 10
 
 _log = log("listener")
 
@@ -62,6 +65,8 @@ class Accepting:
         fingerprint: Callable[[bytes], bytes],
         on_handshake_failure: Callable[[str, int, str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        connections_max: int = CONNECTIONS_MAX,
+        handshake_s_max: float = TLS_HANDSHAKE_S_MAX,
     ) -> None:
         """Put together what listeners need.
 
@@ -72,10 +77,16 @@ class Accepting:
             fingerprint: SHA-256 of a certificate.
             on_handshake_failure: Told of address, port and reason.
             spawn: Runs a handshake within the server's task group.
+            connections_max: How many connections there may be, those that still shake hands too.
+            handshake_s_max: Seconds that a handshake may take.
         """
         self.shared = shared
         self.statistics = statistics
         self.connections: set[_Connection] = set()
+        # Those that still shake hands.
+        self._beginning_count = 0
+        self._connections_max = connections_max
+        self._handshake_s_max = handshake_s_max
         self._when_empty: list[Callable[[], None]] = []
         self._read_identity = read_identity
         self._fingerprint = fingerprint
@@ -113,7 +124,7 @@ class Accepting:
 
     def second(self) -> None:
         """Take note that a second has passed."""
-        for connection in self.connections:
+        for connection in list(self.connections):
             connection.second()
 
     def go_away(self) -> None:
@@ -140,22 +151,28 @@ class Accepting:
         self, sock: socket.socket, address: tuple[Any, ...], tls: ssl.SSLContext | None
     ) -> None:
         """Take on a new socket: shake hands, find out who it is, go on."""
-        if len(self.connections) >= CONNECTIONS_MAX:
+        if len(self.connections) + self._beginning_count >= self._connections_max:
             sock.close()
             return
         loop = asyncio.get_running_loop()
-        timeout_s = TLS_HANDSHAKE_S_MAX if tls is not None else None
+        timeout_s = self._handshake_s_max if tls is not None else None
+        self._beginning_count += 1
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(
                 lambda: _Connection(self), sock, ssl=tls, ssl_handshake_timeout=timeout_s
             )
-        except (OSError, TimeoutError) as error:
-            ip, port, reason = str(address[0]), int(address[1]), _reason(error)
-            self.statistics.handshake_failures += 1
-            self._on_handshake_failure(ip, port, reason)
-            _log.warning("rejected connection on client endpoint", remote=ip, error=reason)
+        except OSError as error:
+            self.refuse(str(address[0]), int(address[1]), _reason(error))
             sock.close()
+        finally:
+            self._beginning_count -= 1
+
+    def refuse(self, ip: str, port: int, reason: str) -> None:
+        """Count and record that a connection was not taken."""
+        self.statistics.handshake_failures += 1
+        self._on_handshake_failure(ip, port, reason)
+        _log.warning("rejected connection on client endpoint", remote=ip, error=reason)
 
     def peer_of(self, transport: asyncio.BaseTransport) -> Peer:
         """Describe the other end of a connection whose handshake is over."""
@@ -216,15 +233,26 @@ class Listener:
 
 
 @final
+class _Refused:
+    """What stands in for a session where there will be none: it hears nothing."""
+
+    is_over: Final = True
+
+    def receive(self, _: bytes) -> None:
+        """Take in nothing."""
+
+
+@final
 class _Connection(asyncio.Protocol):
     """A connection whose protocol is known, or will be with its first bytes."""
 
     def __init__(self, accepting: Accepting) -> None:
         self._accepting = accepting
         self._transport: asyncio.Transport
-        self._session: Http2Session | Http1Session | None = None
+        self._session: Http2Session | Http1Session | _Refused | None = None
         self._peer: Peer
         self._first = b""
+        self._wordless_s = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Find out who it is and what it speaks."""
@@ -233,6 +261,14 @@ class _Connection(asyncio.Protocol):
         self._peer = self._accepting.peer_of(transport)
         self._accepting.connections.add(self)
         tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.session_reused and self._peer.fingerprint:
+            # It was checked when the session was made; by now it may have expired, or its
+            # authority may not be trusted any more. Ending without a goodbye makes OpenSSL forget
+            # the session, so that the next attempt shakes hands in full.
+            self._session = _Refused()
+            self._accepting.refuse(self._peer.ip, self._peer.port, "resumed session")
+            self._transport.abort()
+            return
         match tls.selected_alpn_protocol() if tls is not None else None:
             case "h2":
                 self._session = self._http2()
@@ -280,9 +316,23 @@ class _Connection(asyncio.Protocol):
                 self._end()
 
     def second(self) -> None:
-        """Take note that a second has passed."""
-        if isinstance(self._session, Http2Session):
-            self._session.second()
+        """Take note that a second has passed: end what has nothing to say."""
+        session = self._session
+        if isinstance(session, Http1Session):
+            session.second()
+            if session.is_over:
+                self._end()
+            return
+        begun = False
+        if isinstance(session, Http2Session):
+            session.second()
+            begun = session.has_begun
+            if session.is_silent:
+                self.abort()
+        if not begun:
+            self._wordless_s += 1
+            if self._wordless_s >= _FIRST_WORDS_S_MAX:
+                self.abort()
 
     def go_away(self) -> None:
         """Ask the peer to go elsewhere."""
@@ -295,7 +345,7 @@ class _Connection(asyncio.Protocol):
         """Close at once."""
         self._transport.abort()
 
-    def _sniff(self, data: bytes) -> Http2Session | Http1Session | None:
+    def _sniff(self, data: bytes) -> Http2Session | Http1Session | _Refused | None:
         self._first += data
         known = min(len(self._first), len(_PREFACE_START))
         if self._first[:known] != _PREFACE_START[:known]:
@@ -327,8 +377,12 @@ def _address(transport: asyncio.BaseTransport) -> tuple[str, int]:
 
 def _reason(error: Exception) -> str:
     """Return why a handshake failed, in the TLS library's words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # What is wrong with the certificate, such as that it has expired.
+        return f"{error.reason}: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return error.reason or "TLS failure"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | ConnectionAbortedError):
+        # The second is uvloop's.
         return "handshake timeout"
     return type(error).__name__

@@ -21,7 +21,8 @@ from wire.rawframes import (
     request_block,
 )
 
-from kvsecure.wire.h2.connection import DATA, REQUEST, RESET, Connection, Limits
+from kvsecure.wire.h2.connection import DATA, REQUEST, RESET, Connection
+from kvsecure.wire.h2.limits import Limits
 
 __all__ = ["LIMITS", "TRAILERS", "Dialogue", "continued", "merged"]
 
@@ -47,7 +48,9 @@ class Dialogue:
             changes: The peer's settings.
             fresh: True leaves out everything, the preface as well.
         """
-        self.connection = Connection(limits)
+        # Monotonic, and still until it is moved.
+        self.now_ns = 0
+        self.connection = Connection(limits, lambda: self.now_ns)
         self.events: list[tuple[Any, ...]] = []
         self.frames: list[Frame] = []
         if not fresh:

@@ -178,6 +178,8 @@ def _flooded() -> Dialogue:
 def test_flood_ends_the_connection(flood: bytes) -> None:
     """Frames that cost us work and the peer nothing are bounded (CVE-2019-9512 and its kin)."""
     dialogue = _flooded()
+    # What the one answer has earned, if they open windows.
+    dialogue.feed(window_update(0, 1) * 2)
 
     dialogue.feed(flood * (LIMITS.idle_frames_per_s_max + 1))
 
@@ -315,3 +317,50 @@ def test_later_goaway_never_takes_more_requests() -> None:
     dialogue.feed(frame(PING, 0, 1, bytes(8)))
 
     assert [one.payload[:4] for one in dialogue.goaways] == [b"\0\0\0\3", b"\0\0\0\3"]
+
+
+@pytest.mark.parametrize(
+    "late", [data(1, b""), headers(1, TRAILERS, _WHOLE)], ids=["empty data", "trailers"]
+)
+def test_frames_of_a_stream_that_was_given_up_are_counted(late: bytes) -> None:
+    """What is ignored because it may be late is still not free."""
+    dialogue = Dialogue()
+    dialogue.feed(headers(1, request_block()))
+    dialogue.connection.outgoing.reset(1, ErrorCode.CANCEL)
+
+    dialogue.feed(late * (LIMITS.idle_frames_per_s_max + 1))
+
+    assert dialogue.connection.failed is _CALM
+
+
+def test_windows_that_answers_earned_are_not_counted_against_the_peer() -> None:
+    """A client opens two windows for every frame it got, however late it comes to do so (gRPC)."""
+    count = 3 * LIMITS.idle_frames_per_s_max
+    dialogue = Dialogue(changes=[(4, 1 << 20)])
+    dialogue.feed(headers(1, request_block()), window_update(0, 1 << 20))
+    outgoing = dialogue.connection.outgoing
+    outgoing.send_headers(1, b"\x88")
+    for _ in range(count):
+        outgoing.send_data(1, message(b""))
+
+    for _ in range(count // 100):
+        dialogue.feed((window_update(0, 5) + window_update(1, 5)) * 100)
+        dialogue.connection.tick()
+
+    assert dialogue.connection.failed is None
+    dialogue.feed(window_update(0, 1) * (2 * LIMITS.idle_frames_per_s_max))
+    assert dialogue.connection.failed is _CALM
+
+
+def test_earned_windows_do_not_need_a_second() -> None:
+    """All at once is as good as one by one."""
+    count = 3 * LIMITS.idle_frames_per_s_max
+    dialogue = Dialogue(changes=[(4, 1 << 20)])
+    dialogue.feed(headers(1, request_block()))
+    dialogue.connection.outgoing.send_headers(1, b"\x88")
+    for _ in range(count):
+        dialogue.connection.outgoing.send_data(1, message(b""))
+
+    dialogue.feed((window_update(0, 5) + window_update(1, 5)) * count)
+
+    assert dialogue.connection.failed is None

@@ -132,8 +132,9 @@ _CLOSED_STREAM: Final = {
     "WINDOW_UPDATE": "nothing",
     **_ALWAYS,
 }
-# The peer may have sent them before it knew.
-_GIVEN_UP: Final = dict.fromkeys(_FRAMES, "nothing") | _ALWAYS
+# The peer may have sent them before it knew; a second header block that is not the last one is
+# wrong whatever it knew.
+_GIVEN_UP: Final = dict.fromkeys(_FRAMES, "nothing") | {"HEADERS": _STREAM_PROTOCOL} | _ALWAYS
 
 _EXPECTED: Final[dict[str, dict[str, str]]] = {
     "idle": {
@@ -230,3 +231,44 @@ def test_nothing_is_read_after_a_connection_error() -> None:
     events = dialogue.feed(dialogue.request(1), data(1, b"x", END_STREAM))
 
     assert (events, len(dialogue.frames)) == ([], before)
+
+
+_PSEUDO_IN_TRAILERS: Final = headers(_STREAM, b"\x84", END_HEADERS | END_STREAM)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("open", _STREAM_PROTOCOL),
+        ("half-closed (remote)", _STREAM_CLOSED),
+        ("half-closed (remote), answering", _STREAM_CLOSED),
+        ("closed", _CLOSED),
+        ("closed by our reset", _STREAM_PROTOCOL),
+        ("answered early", _STREAM_PROTOCOL),
+    ],
+)
+def test_malformed_trailers_are_judged_by_the_state_first(state: str, expected: str) -> None:
+    """That a stream has ended comes before what is wrong with the block that comes on it."""
+    dialogue = Dialogue()
+    _STATES[state](dialogue)
+
+    assert _outcome(dialogue, _PSEUDO_IN_TRAILERS) == expected
+
+
+@pytest.mark.parametrize("state", [state for state in _STATES if state != "idle"])
+def test_window_update_of_nothing_is_wrong_in_any_state(state: str) -> None:
+    """Section 6.9: an increment of 0 is a stream error, also when the stream is closed."""
+    dialogue = Dialogue()
+    _STATES[state](dialogue)
+
+    assert _outcome(dialogue, window_update(_STREAM, 0)) == _STREAM_PROTOCOL
+
+
+@pytest.mark.parametrize("state", ["closed by our reset", "answered early"])
+def test_nothing_is_late_after_a_reset_of_the_peers(state: str) -> None:
+    """A peer that has reset a stream itself cannot have sent more on it without knowing."""
+    dialogue = Dialogue()
+    _STATES[state](dialogue)
+    dialogue.feed(reset(_STREAM))
+
+    assert _outcome(dialogue, data(_STREAM, b"x")) == _CLOSED

@@ -27,7 +27,7 @@ class PeerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server = Connection(LIMITS)
+        self.server = Connection(LIMITS, lambda: 0)
         self.client = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         )

@@ -1,14 +1,16 @@
 """A server's side of one HTTP/2 connection: bytes in, events out, answers to bytes.
 
 Owns: the connection's state: streams, windows, settings, limits on what a peer may make us do.
-Never: reads, writes, waits or looks at a clock; `tick` tells it that a second has passed.
+Never: reads, writes, waits or looks at a clock; it is given one for pings, which are rare, and
+    `tick` tells it that a second has passed.
 Follows: RFC 9113, section by section where the code says so.
 Keeps: any bytes give events, or one GOAWAY after which nothing more is read. A unary call that
     arrives in one piece makes no object but its event: `streams[id]` is then None.
 """
 
 import struct
-from typing import Any, Final, NamedTuple, final
+from collections.abc import Callable
+from typing import Any, Final, final
 
 from kvsecure.wire.h2.frames import (
     ACK,
@@ -22,17 +24,20 @@ from kvsecure.wire.h2.frames import (
     FrameType,
     Setting,
     encode_goaway,
+    encode_ping,
     encode_ping_ack,
     encode_settings,
     encode_window_update,
     frame_header,
 )
 from kvsecure.wire.h2.head import CompressionFailed, Head, HeadReader, MalformedHead
+from kvsecure.wire.h2.limits import Limits
 from kvsecure.wire.h2.outgoing import DRAINED, Outgoing
+from kvsecure.wire.h2.pings import Pings, Probe
 from kvsecure.wire.h2.stream import Stream
 from kvsecure.wire.h2.windows import WINDOW_DEFAULT, WINDOW_MAX, ReceiveWindow
 
-__all__ = ["DATA", "DRAINED", "REQUEST", "RESET", "Connection", "Limits"]
+__all__ = ["DATA", "DRAINED", "REQUEST", "RESET", "Connection"]
 
 # Events are tuples that begin with one of these.
 # (REQUEST, stream id, Head, data so far, whether that is all)
@@ -47,22 +52,6 @@ _u32_from: Final = struct.Struct(">I").unpack_from
 _SETTINGS_ACK: Final = frame_header(0, FrameType.SETTINGS, ACK, 0)
 
 
-class Limits(NamedTuple):
-    """What a peer may make a connection hold or do."""
-
-    streams_max: int
-    header_list_bytes_max: int
-    # Compressed, over all CONTINUATION frames (CVE-2024-27316 and kin).
-    header_block_bytes_max: int = 64 * 1024
-    frame_bytes_max: int = 16_384
-    stream_window_bytes: int = 1024 * 1024
-    connection_window_bytes: int = 16 * 1024 * 1024
-    # Frames that cost us work and the peer nothing, a second (CVE-2019-9512, -9514, -9515, -9518).
-    idle_frames_per_s_max: int = 1_000
-    # Streams that the peer begins and takes back, a second (CVE-2023-44487).
-    resets_per_s_max: int = 200
-
-
 @final
 class _ConnectionFailed(Exception):
     def __init__(self, code: ErrorCode, why: str) -> None:
@@ -75,6 +64,7 @@ class Connection:
     """One peer's connection."""
 
     __slots__ = (
+        "_answers_seen",
         "_begun",
         "_buffer",
         "_header_block",
@@ -84,19 +74,27 @@ class Connection:
         "_idle_budget",
         "_last_taken",
         "_limits",
+        "_now_ns",
+        "_pings",
         "_preface_left",
         "_receive_window",
         "_reset_budget",
-        "_settings_seen",
+        "_windows_opened",
         "closing",
         "failed",
+        "has_begun",
         "heads",
+        "heard",
         "highest_stream",
         "outgoing",
+        "silent",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, now_ns: Callable[[], int]) -> None:
+        """Begin with our settings in `out`; `now_ns` is monotonic, in nanoseconds."""
         self._limits = limits
+        self._now_ns = now_ns
+        self._pings = Pings(limits.pings)
         self.heads = HeadReader(limits.header_list_bytes_max)
         self.outgoing = Outgoing(limits.stream_window_bytes)
         self.outgoing.out += [
@@ -114,6 +112,10 @@ class Connection:
         self.failed: ErrorCode | None = None
         # Whether new streams are turned away.
         self.closing = False
+        # Whether the peer has left our ping without an answer, and may be taken for gone.
+        self.silent = False
+        # Whether it has shown any sign of life since the last tick.
+        self.heard = False
         # The last stream that was taken before that.
         self._last_taken = 0
         self._receive_window = ReceiveWindow(limits.connection_window_bytes)
@@ -122,12 +124,14 @@ class Connection:
         # Requests of which nothing but the head has come, within one read.
         self._begun: dict[int, Head] = {}
         self._preface_left = PREFACE
-        self._settings_seen = False
+        # Whether the peer has sent what a client sends first.
+        self.has_begun = False
         self._header_block = b""
         self._header_stream = 0
         self._header_flags = 0
         self._idle_budget = limits.idle_frames_per_s_max
         self._reset_budget = limits.resets_per_s_max
+        self._answers_seen = self._windows_opened = 0
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -139,6 +143,7 @@ class Connection:
         events: list[tuple[Any, ...]] = []
         if self.failed is not None:
             return events
+        self.heard = True
         try:
             self._receive(data, events)
         except _ConnectionFailed as failure:
@@ -202,7 +207,7 @@ class Connection:
             and stream_id > self.highest_stream
             and bool(stream_id & 1)
             and not self._header_stream
-            and self._settings_seen
+            and self.has_begun
             and not self._is_full
         )
 
@@ -226,7 +231,7 @@ class Connection:
     def _frame(
         self, frame_type: int, flags: int, stream_id: int, payload: bytes, events: list[Any]
     ) -> None:
-        if not self._settings_seen and frame_type != FrameType.SETTINGS:
+        if not self.has_begun and frame_type != FrameType.SETTINGS:
             raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._header_stream and (
             frame_type != FrameType.CONTINUATION or stream_id != self._header_stream
@@ -331,19 +336,24 @@ class Connection:
 
     def _trailers(self, stream_id: int, flags: int, block: bytes, events: list[Any]) -> None:
         """Section 8.1: a second header block ends a request."""
+        is_sound = bool(flags & END_STREAM)
         try:
             self.heads.read_trailers(block)
         except CompressionFailed as failure:
             raise _ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(failure)) from None
         except MalformedHead:
-            self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
-            return
+            is_sound = False
         if stream_id not in self.outgoing.streams:
+            # One that was answered or reset here, lately; so it may come late, but not malformed.
+            self._spend_idle()
+            if not is_sound:
+                self._reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
             return
         stream = self.outgoing.streams[stream_id]
         if stream is None or stream.remote_ended:
+            # Section 5.1: that it has ended comes before what is wrong with the block.
             self._fail_stream(stream_id, ErrorCode.STREAM_CLOSED, events)
-        elif not flags & END_STREAM or stream.content_left:
+        elif not is_sound or stream.content_left:
             self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
         else:
             stream.remote_ended = True
@@ -369,6 +379,8 @@ class Connection:
         if stream_id not in self.outgoing.streams:
             if stream_id not in self.outgoing.reset_lately:
                 raise _ConnectionFailed(ErrorCode.STREAM_CLOSED, "data on a closed stream")
+            if not content:
+                self._spend_idle()
             return
         stream = self.outgoing.streams[stream_id]
         if stream is None or stream.remote_ended:
@@ -434,6 +446,9 @@ class Connection:
         if stream_id in self.outgoing.streams:
             self.outgoing.forget(stream_id)
             events.append((RESET, stream_id, _u32_from(payload)[0]))
+        elif stream_id in self.outgoing.reset_lately:
+            # It knows: nothing that comes on it from here on is merely late.
+            self.outgoing.reset_lately.remove(stream_id)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes, events: list[Any]) -> None:
         if stream_id:
@@ -444,9 +459,9 @@ class Connection:
             return
         if len(payload) % 6:
             raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "settings of a wrong size")
-        if self._settings_seen:
+        if self.has_begun:
             self._spend_idle()
-        self._settings_seen = True
+        self.has_begun = True
         for start in range(0, len(payload), 6):
             setting = int.from_bytes(payload[start : start + 2], "big")
             self._set(setting, _u32_from(payload, start + 2)[0])
@@ -477,9 +492,14 @@ class Connection:
             raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a ping of a stream")
         if len(payload) != 8:
             raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a ping of a wrong size")
-        if not flags & ACK:
-            self._spend_idle()
-            self.outgoing.out.append(encode_ping_ack(payload))
+        if flags & ACK:
+            return
+        self._spend_idle()
+        self.outgoing.out.append(encode_ping_ack(payload))
+        has_streams = bool(self.outgoing.streams or self._begun)
+        if not self._pings.is_tolerable(self._now_ns(), has_streams=has_streams):
+            # grpc-go's word, on which its clients ping less often from then on.
+            raise _ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
 
     def _on_goaway(self, stream_id: int, payload: bytes) -> None:
         if stream_id:
@@ -500,20 +520,25 @@ class Connection:
                 raise _ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
         elif stream_id > self.highest_stream:
             raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a window of an idle stream")
-        elif stream_id in outgoing.streams and not (
-            outgoing.open_stream(stream_id, increment) and increment
-        ):
-            code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
-            self._fail_stream(stream_id, code, events)
+        elif not increment:
+            # Section 6.9: whatever state the stream is in.
+            self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
             return
-        if not outgoing.waits_for_window:
+        elif stream_id in outgoing.streams and not outgoing.open_stream(stream_id, increment):
+            self._fail_stream(stream_id, ErrorCode.FLOW_CONTROL_ERROR, events)
+            return
+        if self._windows_opened < 2 * outgoing.answers:
+            # For each frame of ours a peer may open two windows, and it may do so late.
+            self._windows_opened += 1
+        elif not outgoing.waits_for_window:
             self._spend_idle()
         outgoing.send_queued(events)
 
     def _spend_idle(self) -> None:
         """Count a frame that costs us work and moves nothing; answers earn new ones."""
-        if self.outgoing.answered:
-            self.outgoing.answered = False
+        if self._answers_seen != self.outgoing.answers:
+            self._answers_seen = self.outgoing.answers
+            self._pings.answered = True
             self._idle_budget = self._limits.idle_frames_per_s_max
         self._idle_budget -= 1
         if self._idle_budget < 0:
@@ -542,6 +567,12 @@ class Connection:
         """Take note that a second has passed: a peer may do some idle things again."""
         self._idle_budget = self._limits.idle_frames_per_s_max
         self._reset_budget = self._limits.resets_per_s_max
+        heard, self.heard = self.heard, False
+        probe = self._pings.tick(self._now_ns(), heard=heard)
+        if probe is Probe.PING:
+            self.outgoing.out.append(encode_ping(bytes(8)))
+        elif probe is Probe.GIVE_UP:
+            self.silent = True
 
     def _fail_stream(self, stream_id: int, code: ErrorCode, events: list[Any]) -> None:
         if stream_id in self.outgoing.streams:

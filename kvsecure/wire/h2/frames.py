@@ -20,6 +20,7 @@ __all__ = [
     "FrameType",
     "Setting",
     "encode_goaway",
+    "encode_ping",
     "encode_ping_ack",
     "encode_reset",
     "encode_settings",
@@ -95,6 +96,11 @@ def encode_settings(settings: dict[Setting, int]) -> bytes:
     """Return a SETTINGS frame."""
     payload = b"".join(_setting(setting, value) for setting, value in settings.items())
     return frame_header(len(payload), FrameType.SETTINGS, 0, 0) + payload
+
+
+def encode_ping(payload: bytes) -> bytes:
+    """Return a PING frame; its payload has eight bytes."""
+    return frame_header(8, FrameType.PING, 0, 0) + payload
 
 
 def encode_ping_ack(payload: bytes) -> bytes:

@@ -44,7 +44,7 @@ class Outgoing:
     __slots__ = (
         "_queued",
         "_stream_window_bytes",
-        "answered",
+        "answers",
         "crowd_bytes",
         "out",
         "peer_frame_bytes_max",
@@ -69,8 +69,8 @@ class Outgoing:
         self.unsent_bytes = 0
         # The same, of each stream no more than a bound: how many answers pile up.
         self.crowd_bytes = 0
-        # Whether anything was answered since the receiving half last looked.
-        self.answered = False
+        # How many frames were sent in answer to something, whole answers as one.
+        self.answers = 0
         # Streams that were reset here: what the peer had sent before it knew is ignored.
         self.reset_lately: deque[int] = deque(maxlen=_RESET_REMEMBERED_MAX)
         self._queued: deque[int] = deque()
@@ -98,7 +98,7 @@ class Outgoing:
             and streams.get(stream_id, self) is None
         ):
             del streams[stream_id]
-            self.answered = True
+            self.answers += 1
             self.send_window -= length
             packed = _u32(stream_id)
             self.out.append(
@@ -128,6 +128,7 @@ class Outgoing:
     def send_headers(self, stream_id: int, headers: bytes) -> None:
         """Begin an answer."""
         if stream_id in self.streams:
+            self.answers += 1
             self.stream(stream_id).headers_sent = True
             self.out.append(
                 frame_header(len(headers), FrameType.HEADERS, END_HEADERS, stream_id) + headers
@@ -157,6 +158,7 @@ class Outgoing:
         """Answer with headers alone (a trailers-only answer)."""
         if stream_id not in self.streams:
             return
+        self.answers += 1
         stream = self.streams[stream_id]
         if stream is None:
             del self.streams[stream_id]
@@ -260,7 +262,7 @@ class Outgoing:
         self.send_window -= length
         stream.send_window -= length
         self._count(stream, -length)
-        self.answered = True
+        self.answers += 1
         self.out.append(frame_header(length, FrameType.DATA, 0, stream_id) + data)
 
     def _count(self, stream: Stream, change: int) -> None:
