@@ -16,6 +16,7 @@ import errno
 from collections.abc import Callable
 from typing import Final, Protocol, final
 
+from kvsecure.core.entry import DamagedEntry
 from kvsecure.core.link import DiskLink
 from kvsecure.core.raft.node import NotLeader
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
@@ -27,6 +28,7 @@ from kvsecure.model.limits import (
     REQUEST_TIMEOUT_S,
     UNFLUSHED_BYTES_MAX,
 )
+from kvsecure.storage.tables import DamagedRow
 from kvsecure.storage.worker import APPEND, APPENDED, FAILED, WRITTEN, Order, Report
 from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
 
@@ -131,7 +133,10 @@ class Engine:
         self._slow_apply_ns = slow_apply_ns
         self._collected: list[Proposal] = []
         self._pending_count = 0
-        self._frame: tuple[int, bytes] | None = None
+        # Of the commands that were proposed and are not in the log yet.
+        self._unwritten_bytes = 0
+        # What is on its way to the log: how many entries, the frame, and the entries' bytes.
+        self._frame: tuple[int, bytes, int] | None = None
         self._audit_at_append: tuple[int, bytes] = (0, b"")
         self._disk_full = False
         self._flushing: tuple[Index, bytes] | None = None
@@ -142,20 +147,20 @@ class Engine:
         self._slicing = False
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
+        self._started = asyncio.Event()
 
     async def start(self) -> None:
-        """Attach the disk processes, elect, and wait until this member leads."""
+        """Attach the disk processes, elect, and wait until this member leads or is stopped."""
         await self._log.attach(self._on_log_report, lambda: self._fatal("the log process ended"))
         await self._tables.attach(
             self._on_table_report, lambda: self._fatal("the table process ended")
         )
-        leads = asyncio.Event()
-        self._barriers.append(leads.set)
+        self._barriers.append(self._started.set)
         self.every(_TICK_S, self._tick)
         self.every(_FLUSH_EVERY_S, self._flush)
         self.every(_SWEEP_S, self._sweep)
         self._tick()
-        await leads.wait()
+        await self._started.wait()
 
     @property
     def state(self) -> State:
@@ -186,7 +191,7 @@ class Engine:
             raise Refused(Failure.NO_SPACE)
         if self._pending_count >= PROPOSALS_PENDING_MAX:
             raise Refused(Failure.TOO_MANY_REQUESTS)
-        if self.state.records.unflushed_bytes > UNFLUSHED_BYTES_MAX:
+        if self.state.records.unflushed_bytes + self._unwritten_bytes > UNFLUSHED_BYTES_MAX:
             raise Refused(Failure.TOO_MANY_REQUESTS)
         self._collected.append(proposal)
         self._pending_count += 1
@@ -202,6 +207,7 @@ class Engine:
             for proposal in batch:
                 self._finish(proposal, Refused(Failure.NO_LEADER))
             return
+        self._unwritten_bytes += sum([len(proposal.entry) for proposal in batch])
         self._persist()
 
     def drop_turn(self) -> list[Proposal]:
@@ -241,6 +247,7 @@ class Engine:
     def stop(self) -> None:
         """Refuse what comes, end the disk processes; everything acknowledged is durable already."""
         self._stopped = True
+        self._started.set()
         for timer in self._timers:
             timer.cancel()
         self._log.close()
@@ -254,12 +261,13 @@ class Engine:
         ready = self.replica.ready()
         if ready is None:
             return
-        self._frame = (len(ready.entries), encode_frame(ready))
+        entries = ready.entries
+        self._frame = (len(entries), encode_frame(ready), sum(map(len, entries)))
         self._send_frame()
 
     def _send_frame(self) -> None:
         if self._frame is not None and not self._stopped:
-            count, text = self._frame
+            count, text, _ = self._frame
             self.statistics.log_bytes += len(text)
             self._audit_at_append = self._audit.written_head
             self._log.send(Order.APPEND, APPEND.pack(count), text)
@@ -268,13 +276,16 @@ class Engine:
         if kind is Report.AUDIT_SYNCED and self._syncing is not None:
             self._audit.note_durable(self._syncing)
             self._syncing = None
-        elif kind is Report.APPENDED:
+        elif kind is Report.APPENDED and self._frame is not None:
             self.statistics.syncs.observe(APPENDED.unpack(body)[1] / 1e6)
             self._audit.note_durable(self._audit_at_append)
             self._disk_full = False
+            self._unwritten_bytes -= self._frame[2]
             self._frame = None
-            self._apply()
+            self.replica.persisted()
+            # The disk works on the next batch while this one is applied and answered.
             self._persist()
+            self._apply()
         elif kind is Report.FAILED and self._frame is not None:
             (number,) = FAILED.unpack_from(body)
             if number not in (errno.ENOSPC, errno.EDQUOT):
@@ -290,11 +301,19 @@ class Engine:
     def _apply(self) -> None:
         finish = self._on_finished
         begun_ns = self._now_ns()
-        for proposal, outcome in self.replica.persisted(begun_ns):
-            self._pending_count -= 1
-            if not proposal.done:
-                proposal.done = True
-                finish(proposal, outcome)
+        try:
+            for proposal, outcome in self.replica.apply_committed(begun_ns):
+                self._pending_count -= 1
+                if not proposal.done:
+                    proposal.done = True
+                    finish(proposal, outcome)
+        except (DamagedEntry, DamagedRow) as error:
+            # The state is between two entries: nothing of it may be read or stored any more.
+            self._fatal(
+                f"{error}. Restore the data directory from a backup, or start the version of this "
+                "program that wrote it"
+            )
+            return
         took_ns = self._now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
             self._on_slow_apply(took_ns)

@@ -1,7 +1,7 @@
 """One member's replica: consensus above, the applied state below; no clock, no disk, no socket.
 
 Owns: carrying committed entries into the state in order, and who waits for which entry.
-Never: waits or writes. `ready` says what must be durable; `persisted` says that it is.
+Never: waits or writes. `ready` says what must be durable; `persisted` is told that it is.
 Follows: Raft section 5.3: an entry is applied once it is committed, in log order.
 Keeps: a proposal is finished exactly once, with its answer or a refusal.
 """
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, final
 from google.protobuf.message import Message
 
 from kvsecure.core.apply import apply
-from kvsecure.core.entry import decode
+from kvsecure.core.entry import DamagedEntry, decode
 from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer
@@ -116,14 +116,17 @@ class Replica:
         """Return what has to be made durable now, or None."""
         return self.node.ready()
 
-    def persisted(self, now_ns: int) -> Iterator[tuple[Proposal, Outcome]]:
-        """Take note that the last work order is durable; apply what that commits.
+    def persisted(self) -> None:
+        """Take note that the last work order is durable; the next one may go out at once."""
+        self.node.persisted()
+
+    def apply_committed(self, now_ns: int) -> Iterator[tuple[Proposal, Outcome]]:
+        """Apply what is committed and not applied.
 
         Yields:
             Each proposal that is finished, with its outcome, in log order. The iterator has to be
             run to its end.
         """
-        self.node.persisted()
         log, state = self.node.log, self.state
         if log.committed == log.applied:
             return
@@ -144,7 +147,7 @@ class Replica:
                     ahead = waiting[0] if waiting else None
                 yield proposal, outcome
             elif entry:
-                _replay(state, entry, now_ns)
+                _replay(state, entry, index, now_ns)
         state.index = log.applied = Index(index)
         state.term = self.node.term
 
@@ -161,13 +164,16 @@ class Replica:
         return sum(len(group.proposals) for group in self._waiting)
 
 
-def _replay(state: State, entry: bytes, now_ns: int) -> None:
+def _replay(state: State, entry: bytes, index: int, now_ns: int) -> None:
     """Apply an entry that nobody here waits for.
 
     Raises:
         DamagedEntry: It cannot be read.
     """
-    caller, command = decode(entry)
+    try:
+        caller, command = decode(entry)
+    except DamagedEntry as error:
+        raise DamagedEntry(f"entry {index}: {error}") from None
     try:
         apply(state, caller, command, now_ns)
     except Refused:

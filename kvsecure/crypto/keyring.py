@@ -140,7 +140,9 @@ class Keyring:
                 int(term["term"]): base64.b64decode(term["wrapped"], validate=True)
                 for term in fields["terms"]
             }
-        except (ValueError, KeyError, TypeError, AttributeError):
+            # A keyring without a data key could open nothing.
+            max(wrapped)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise KeyringError("the keyring file is damaged; restore it from a backup") from None
         if kek_id != kek.key_id:
             raise KeyringError(

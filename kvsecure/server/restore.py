@@ -16,7 +16,7 @@ from kvsecure.core.raft.node import HardState, Node
 from kvsecure.core.replica import DamagedFrame, Replica, decode_frame
 from kvsecure.core.state import State, UnreadableState
 from kvsecure.model.ids import Index, MemberId, Term
-from kvsecure.model.limits import WAL_SEGMENT_BYTES_MAX
+from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
@@ -91,6 +91,7 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
             "link": base64.b64encode(tail.link).decode(),
             "following": tail.following,
             "segment_bytes_max": WAL_SEGMENT_BYTES_MAX,
+            "audit_segment_bytes_max": AUDIT_SEGMENT_BYTES_MAX,
         },
         directory.lock,
     )
@@ -156,13 +157,14 @@ def _load_log(
             raft_log.append(Term(term), entries[max(behind, 0) :])
 
     try:
-        tail = recover(place, directory.keyring, use)
+        tail = recover(place, directory.keyring, use, first_known=state.index + 1)
     except DamagedFrame as error:
         raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
-    if tail.following <= state.index:
+    if tail.following > raft_log.last + 1:
+        # Its newest segment is still empty, and what came before is in tables that are gone.
         raise StorageError(
-            f"{directory.wal}: the log ends at entry {tail.following - 1}, the tables at "
-            f"{state.index}: its end was cut off. Restore the data directory from a backup"
+            f"{directory.wal}: entries {raft_log.last + 1} to {tail.following - 1} are missing. "
+            "Restore the data directory from a backup"
         )
     raft_log.durable = raft_log.last
     raft_log.committed = Index(max(raft_log.offset, min(hard_state.committed, raft_log.last)))

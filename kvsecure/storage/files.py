@@ -6,6 +6,7 @@ Never: knows what a file means.
 Follows: the rename protocol of crash-safe writes: data first, then name, then directory.
 """
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -90,6 +91,7 @@ class DirectoryLock:
     """The right to write into a data directory.
 
     The descriptor is inherited by the disk processes: while any of them lives, nobody else gets in.
+    What is written in the file, the number of the member's process, is for people.
     """
 
     __slots__ = ("descriptor",)
@@ -99,8 +101,15 @@ class DirectoryLock:
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            holder = os.read(self.descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(self.descriptor)
-            raise StorageError(f"{directory} is in use by another member process") from None
+            raise StorageError(
+                f"{directory} is in use by another member process ({holder})"
+            ) from None
+        # On a full disk a member has to start all the same: to make room, for one.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+            write_all(self.descriptor, f"{os.getpid()}\n".encode())
         os.set_inheritable(self.descriptor, True)
 
     def close(self) -> None:

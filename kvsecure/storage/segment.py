@@ -4,6 +4,8 @@
     header  := magic "KVSG", version, kind, cluster, member, number, first, term, salt, link, crc32
     frame   := length, count, first, crc32 of the three | sealed text with tag | crc32 of the text
 
+Zeros behind the last frame are room that was made ahead; they are the end.
+
 Owns: the format, and telling a torn tail from damage.
 Never: opens files or decides what to do about damage; never knows what a text means.
 Follows: etcd's WAL for the torn-write rule (server/storage/wal/decoder.go); ours is sealed.
@@ -36,6 +38,7 @@ __all__ = [
     "SegmentEncoder",
     "read_frames",
     "read_header",
+    "written_bytes",
 ]
 
 _MAGIC: Final = b"KVSG"
@@ -47,8 +50,10 @@ _FRAME_HEADER_BYTES: Final = _FRAME.size + _CRC.size
 _BINDING: Final = struct.Struct(f">16sQQI{TAG_BYTES}s")
 # Disks write whole sectors; a sector that never arrived reads as zeros.
 _SECTOR_BYTES: Final = 512
-# A shorter run of zeros can be part of a sound frame header.
-_PIECE_BYTES_MIN: Final = 16
+# A frame reaches into its first and last sector with as little as one byte. This many zeros cannot
+# be sound, nor one flipped bit away from it: a header begins with length and count, and what ends
+# a frame is a checksum.
+_PIECE_BYTES_MIN: Final = 8
 
 HEADER_BYTES: Final = _HEADER.size + _CRC.size
 # What the first segment of all links to.
@@ -193,6 +198,11 @@ def read_header(content: bytes, kind: Kind, cluster: ClusterId, member: MemberId
     return header
 
 
+def written_bytes(content: bytes) -> int:
+    """Return how much of a segment may have been written; behind it is room that was made ahead."""
+    return len(content.rstrip(b"\0"))
+
+
 def read_frames(
     content: bytes,
     header: Header,
@@ -209,21 +219,24 @@ def read_frames(
         on_tampered: Called with the still sealed frame that fails to open, before the error.
 
     Raises:
-        DamagedSegment: At the first place that is not right; TORN only if it is the end of a write
-            that never finished, which can only be the tail.
+        DamagedSegment: At the first place that is not right; TORN only if it is part of a write
+            that never finished: of the last frame, or in the audit trail, where several frames are
+            made durable at once, of any frame from which a sector is missing.
     """
     opener, digest, tag = Opener(key), header.digest(), header.link
     offset, ordinal = HEADER_BYTES, 0
-    while offset < len(content):
-        length, count, first = _frame_header(content, offset)
+    written = written_bytes(content)
+    only_last_is_torn = header.kind is Kind.WAL
+    while offset < written:
+        length, count, first = _frame_header(content, offset, only_last=only_last_is_torn)
         body = offset + _FRAME_HEADER_BYTES
         end = body + length + _CRC.size
         if end > len(content):
             raise DamagedSegment(Damage.TORN, offset, "the last frame is cut off", first)
         sealed = content[body : body + length]
         if _CRC.unpack_from(content, body + length)[0] != zlib.crc32(sealed):
-            last = end == len(content)
-            torn = last and _has_missing_sector(content, offset, end)
+            may_be_torn = end >= written or not only_last_is_torn
+            torn = may_be_torn and _has_missing_sector(content, offset, end)
             frame = Frame(first, count, sealed, offset, end, tag)
             if not torn and on_tampered:
                 on_tampered(frame)
@@ -242,14 +255,16 @@ def read_frames(
         offset, ordinal = end, ordinal + 1
 
 
-def _frame_header(content: bytes, offset: int) -> tuple[int, int, int]:
+def _frame_header(content: bytes, offset: int, *, only_last: bool) -> tuple[int, int, int]:
     if len(content) - offset < _FRAME_HEADER_BYTES:
         raise DamagedSegment(Damage.TORN, offset, "the last frame is cut off")
     head = content[offset : offset + _FRAME.size]
     (crc,) = _CRC.unpack_from(content, offset + _FRAME.size)
     if crc != zlib.crc32(head):
-        torn = _has_missing_sector(content, offset, len(content)) and not _frame_follows(
-            content, offset
+        # What is missing must be a sector that the header itself lies in.
+        end = min(len(content), _sector_end(offset + _FRAME_HEADER_BYTES - 1))
+        torn = _has_missing_sector(content, offset, end) and not (
+            only_last and _frame_follows(content, offset)
         )
         raise DamagedSegment(
             Damage.TORN if torn else Damage.CHANGED, offset, "a frame header is damaged"
@@ -258,11 +273,16 @@ def _frame_header(content: bytes, offset: int) -> tuple[int, int, int]:
     return length, count, first
 
 
+def _sector_end(position: int) -> int:
+    """Return where the sector ends that a byte lies in."""
+    return (position // _SECTOR_BYTES + 1) * _SECTOR_BYTES
+
+
 def _has_missing_sector(content: bytes, start: int, end: int) -> bool:
-    """Tell whether a sector of the stretch never reached the disk."""
+    """Tell whether a sector of the stretch, or its part in the stretch, never reached the disk."""
     position = start
     while position < end:
-        boundary = min(end, (position // _SECTOR_BYTES + 1) * _SECTOR_BYTES)
+        boundary = min(end, _sector_end(position))
         if boundary - position >= _PIECE_BYTES_MIN and not any(content[position:boundary]):
             return True
         position = boundary

@@ -7,7 +7,7 @@ Keeps: a process that opens a directory for writing begins a new segment, so a k
     the process that drew its salt; a segment whose write failed is never written again.
 """
 
-import errno
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -30,7 +30,9 @@ from kvsecure.storage.segment import (
     SegmentEncoder,
     read_frames,
     read_header,
+    written_bytes,
 )
+from kvsecure.storage.spares import SPARE_AFTER_BYTES, discard_spares, spare_of
 
 __all__ = [
     "SegmentFile",
@@ -45,6 +47,7 @@ __all__ = [
 
 _SUFFIX: Final = {Kind.WAL: ".wal", Kind.AUDIT: ".audit"}
 _PURPOSE: Final = {Kind.WAL: "wal", Kind.AUDIT: "audit"}
+_ITEM: Final = {Kind.WAL: "entry", Kind.AUDIT: "record"}
 
 
 class SegmentPlace(NamedTuple):
@@ -136,19 +139,23 @@ def recover(
         place: The directory.
         keyring: The cluster's keys.
         use: Called with each frame, oldest first.
-        first_known: The number that follows on what is known without the segments; where there is
-            no segment at all the next entry or record gets it, at least 1.
+        first_known: The number that follows on what is known without the segments: they must not
+            end before it, and where there is none at all the next entry or record gets it, at
+            least 1.
         newest: Read only so many segments, the newest ones; None reads all.
 
     Raises:
         StorageError: Anything but a torn tail is wrong. Nothing was changed on disk.
     """
     following, link, number, cut_bytes = max(first_known, 1), NO_LINK, 0, 0
+    # Where the newest segment ends: behind it are zeros written ahead, or a torn write.
+    end = 0
     segments = list_segments(place)
     segments = segments if newest is None else segments[-newest:]
     for position, segment in enumerate(segments):
         content = segment.path.read_bytes()
         last = position == len(segments) - 1
+        end = HEADER_BYTES
         try:
             header = read_header(content, place.kind, place.cluster, place.member)
             _check_joins(header, segment, link if position else None)
@@ -157,17 +164,25 @@ def recover(
             for frame in read_frames(content, header, key):
                 _check_order(frame, following)
                 use(frame)
-                link, following = frame.tag, frame.first + frame.count
+                link, following, end = frame.tag, frame.first + frame.count, frame.end
         except KeyringError as error:
             raise StorageError(f"{segment.path}: {error}") from None
         except DamagedSegment as damage:
             if not last or damage.damage is not Damage.TORN:
                 raise StorageError(_advice(segment.path, damage)) from None
-            cut_bytes = len(content) - damage.offset
-            _cut(segment.path, damage.offset)
-            if damage.offset < HEADER_BYTES:
+            end = damage.offset
+            cut_bytes = max(written_bytes(content) - end, 0)
+            if end < HEADER_BYTES:
                 break
         number = segment.number
+    if following < first_known:
+        raise StorageError(
+            f"{place.directory}: it ends with {_ITEM[place.kind]} {following - 1}, and "
+            f"{_ITEM[place.kind]} {first_known - 1} was on the disk: its end was cut off. Restore "
+            "the data directory from a backup"
+        )
+    if segments:
+        _settle(segments[-1].path, end)
     return Tail(number, link, following, cut_bytes)
 
 
@@ -190,17 +205,23 @@ def _advice(path: Path, damage: DamagedSegment) -> str:
     )
 
 
-def _cut(path: Path, offset: int) -> None:
-    if offset < HEADER_BYTES:
+def _settle(path: Path, end: int) -> None:
+    """Cut what lies behind the end, and make the rest durable: a killed process may not have.
+
+    What was read goes to clients and is built upon; a power cut later must not take it back.
+    """
+    if end < HEADER_BYTES:
         path.unlink()
         sync_directory(path.parent)
         return
     descriptor = os.open(path, os.O_WRONLY)
     try:
-        os.ftruncate(descriptor, offset)
+        if os.fstat(descriptor).st_size > end:
+            os.ftruncate(descriptor, end)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    sync_directory(path.parent)
 
 
 @final
@@ -211,12 +232,15 @@ class SegmentWriter:
         "_bytes_max",
         "_descriptor",
         "_encoder",
+        "_is_prepared",
+        "_is_used_up",
         "_link",
         "_number",
         "_place",
         "_root",
         "_size",
         "_term",
+        "_torn_at",
         "following",
         "path",
     )
@@ -249,6 +273,12 @@ class SegmentWriter:
         self._encoder: SegmentEncoder | None = None
         self._descriptor = -1
         self._size = 0
+        # Where a write failed that could not be cut off yet.
+        self._torn_at: int | None = None
+        # Whether the segment was a spare, and whether the next append begins another one.
+        self._is_prepared = False
+        self._is_used_up = False
+        discard_spares(place.directory)
         # The newest segment's path; empty before the first append.
         self.path = Path()
 
@@ -260,7 +290,7 @@ class SegmentWriter:
                 begins a new segment.
         """
         encoder = self._encoder
-        if encoder is None or self._size >= self._bytes_max:
+        if encoder is None or self._is_used_up:
             encoder = self._begin()
         first = self.following
         frame = encoder.frame(first, count, text)
@@ -270,6 +300,7 @@ class SegmentWriter:
             self._give_up()
             raise
         self._size += len(frame)
+        self._is_used_up = self._size >= self._bytes_max or self._is_worth_changing()
         self._link = encoder.tag
         self.following = first + count
         return first
@@ -286,7 +317,12 @@ class SegmentWriter:
     @property
     def is_full(self) -> bool:
         """Whether the next append begins a new segment."""
-        return self._encoder is None or self._size >= self._bytes_max
+        return self._encoder is None or self._is_used_up
+
+    @property
+    def size_bytes(self) -> int:
+        """How much of the open segment is written."""
+        return self._size
 
     def is_in_place(self) -> bool:
         """Tell whether the open segment is still the file of its name."""
@@ -300,6 +336,8 @@ class SegmentWriter:
     def close(self) -> None:
         """Make everything durable and close the segment."""
         if self._descriptor >= 0:
+            if self._is_prepared:
+                os.ftruncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
@@ -314,6 +352,7 @@ class SegmentWriter:
             segment.path.unlink()
 
     def _begin(self) -> SegmentEncoder:
+        self._cut()
         self.close()
         salt = fresh_salt()
         key = segment_key(self._root, salt)
@@ -329,39 +368,62 @@ class SegmentWriter:
         )
         name = f"{header.number:016x}-{header.first:016x}{_SUFFIX[header.kind]}"
         path = self._place.directory / name
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE
-        )
-        try:
-            write_all(descriptor, header.encode())
-            sync_directory(path.parent)
-        except OSError:
-            os.close(descriptor)
-            path.unlink()
-            raise
+        self._descriptor, self._is_prepared = _create(path, header.encode())
+        self._is_used_up = False
         self._number = header.number
-        self._descriptor = descriptor
         self._size = HEADER_BYTES
         self._encoder = SegmentEncoder(header, key)
         self.path = path
         return self._encoder
 
+    def _is_worth_changing(self) -> bool:
+        """Tell whether a spare waits while the open segment has grown from nothing."""
+        if self._is_prepared or self._size < SPARE_AFTER_BYTES:
+            return False
+        return spare_of(self._place.directory).exists()
+
     def _give_up(self) -> None:
-        """Cut what a failed write left and leave the segment: its next nonce may be on the disk."""
+        """Leave a segment whose write failed: its next nonce may be on the disk."""
         descriptor, self._descriptor, self._encoder = self._descriptor, -1, None
-        try:
-            if self._size > HEADER_BYTES:
-                os.ftruncate(descriptor, self._size)
-            else:
-                self.path.unlink()
-                self._number -= 1
-            os.fsync(descriptor)
-        except OSError as error:
-            # Cutting needs no space; a disk that refuses even this is broken.
-            if error.errno != errno.ENOSPC:
-                raise
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
+        self._torn_at = self._size if self._size > HEADER_BYTES else 0
+        # If it fails, the next append tries again, and fails with it.
+        with contextlib.suppress(OSError):
+            self._cut()
+
+    def _cut(self) -> None:
+        """Cut what a failed write left; before that nothing may follow on it."""
+        if self._torn_at is not None:
+            _settle(self.path, self._torn_at)
+            self._number -= not self._torn_at
+            self._torn_at = None
+
+
+def _create(path: Path, header: bytes) -> tuple[int, bool]:
+    """Begin a segment, in a spare if there is one; return its descriptor and whether there was.
+
+    Raises:
+        OSError: There is no such segment.
+    """
+    spare = spare_of(path.parent)
+    try:
+        descriptor = os.open(spare, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        begun, is_prepared = spare, True
+    except FileNotFoundError:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(path, flags, FILE_MODE)
+        begun, is_prepared = path, False
+    try:
+        write_all(descriptor, header)
+        if is_prepared:
+            spare.rename(path)
+            begun = path
+        sync_directory(path.parent)
+    except OSError:
+        os.close(descriptor)
+        begun.unlink()
+        raise
+    return descriptor, is_prepared
 
 
 def frames_of(place: SegmentPlace, keyring: Keyring, segment: SegmentFile) -> Iterator[Frame]:

@@ -7,6 +7,8 @@ Keeps: a row is bound to its table, key and scope (the tenant), so it opens nowh
     sealed under the key of an epoch, which one writer process draws when it starts.
 """
 
+import os
+import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
@@ -19,7 +21,7 @@ from kvsecure.crypto.keyring import Keyring, KeyringError
 from kvsecure.crypto.sealing import Opener, Sealer, Tampered, derive_key, fresh_salt
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
-from kvsecure.storage.files import FILE_MODE, StorageError
+from kvsecure.storage.files import DIRECTORY_MODE, FILE_MODE, StorageError, sync_directory
 
 __all__ = [
     "NO_SCOPE",
@@ -34,6 +36,10 @@ __all__ = [
     "unpack_rows",
 ]
 
+_FILE: Final = "data.mdb"
+_EMPTY_BYTES_MAX: Final = 1 << 20
+# 126 readers, LMDB's own default.
+_LOCK_BYTES: Final = 8_192
 _FORMAT: Final = b"1"
 _ROW: Final = struct.Struct(">BIQ")
 _ROW_VERSION: Final = 1
@@ -125,34 +131,31 @@ class TableWriter:
         term: int,
         size_bytes_max: int,
     ) -> None:
-        """Open the environment, making it if it is not there, and begin a new sealing epoch.
+        """Open the environment, making it if it is not there.
 
         Raises:
             StorageError: It is not usable, or is of another cluster or format.
         """
         try:
-            self._env = lmdb.open(
-                str(directory),
-                map_size=size_bytes_max,
-                max_dbs=8,
-                mode=FILE_MODE,
-                readahead=False,
-                metasync=True,
-                sync=True,
-                writemap=False,
-            )
+            if not (directory / _FILE).exists():
+                _create(directory, cluster)
+            self._env = _open_writable(directory, size_bytes_max)
             with self._env.begin(write=True) as transaction:
-                meta = self._env.open_db(b"meta", txn=transaction)
+                self._meta = self._env.open_db(b"meta", txn=transaction, create=False)
                 self._tables = {
-                    table: self._env.open_db(table.name.lower().encode(), txn=transaction)
+                    table: self._env.open_db(
+                        table.name.lower().encode(), txn=transaction, create=False
+                    )
                     for table in Table
                 }
-                _check_meta(transaction, meta, cluster)
-                self._epoch = _begin_epoch(transaction, meta, term, salt := fresh_salt())
-        except lmdb.Error as error:
+                _check_cluster(transaction, self._meta, cluster)
+        except (lmdb.Error, OSError) as error:
             raise StorageError(f"{directory}: {error}") from None
         self._names = {table: _binding_of(cluster, table) for table in Table}
-        self._sealer = Sealer(derive_key(data_key, purpose="table-epoch", salt=salt))
+        self._term, self._salt = term, fresh_salt()
+        # Begun with the first row: a member that does not get as far as to write changes nothing.
+        self._epoch = 0
+        self._sealer = Sealer(derive_key(data_key, purpose="table-epoch", salt=self._salt))
 
     def write(self, rows: Iterable[Row]) -> Sizes:
         """Write rows in one durable transaction.
@@ -162,8 +165,10 @@ class TableWriter:
         """
         try:
             with self._env.begin(write=True) as transaction:
+                epoch = self._epoch or _begin_epoch(transaction, self._meta, self._term, self._salt)
                 for row in rows:
-                    self._write_row(transaction, row)
+                    self._write_row(transaction, row, epoch)
+            self._epoch = epoch
         except lmdb.MapFullError as error:
             raise OSError(28, "the tables have reached their size limit") from error
         except (lmdb.DiskError, lmdb.Error) as error:
@@ -178,12 +183,12 @@ class TableWriter:
         """Close the environment; everything written is durable already."""
         self._env.close()
 
-    def _write_row(self, transaction: lmdb.Transaction, row: Row) -> None:
+    def _write_row(self, transaction: lmdb.Transaction, row: Row, epoch: int) -> None:
         table, key, scope, value = row
         if value is None:
             transaction.delete(key, db=self._tables[table])
             return
-        head = _ROW.pack(_ROW_VERSION, self._epoch, self._sealer.count)
+        head = _ROW.pack(_ROW_VERSION, epoch, self._sealer.count)
         sealed = self._sealer.seal(value, self._names[table] + scope.to_bytes(4, "big") + key)
         transaction.put(key, head + sealed, db=self._tables[table])
 
@@ -331,11 +336,46 @@ def _begin_epoch(
     return last + 1
 
 
-def _check_meta(transaction: lmdb.Transaction, meta: lmdb._Database, cluster: ClusterId) -> None:
-    if transaction.get(b"format", db=meta) is None:
-        transaction.put(b"format", _FORMAT, db=meta)
-        transaction.put(b"cluster", cluster.to_bytes(8, "big"), db=meta)
-    _check_cluster(transaction, meta, cluster)
+def _open_writable(directory: Path, size_bytes_max: int) -> lmdb.Environment:
+    # LMDB maps its lock file with holes in it: on a full disk touching one is the signal SIGBUS.
+    descriptor = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+    finally:
+        os.close(descriptor)
+    return lmdb.open(
+        str(directory),
+        map_size=size_bytes_max,
+        max_dbs=8,
+        mode=FILE_MODE,
+        readahead=False,
+        metasync=True,
+        sync=True,
+        writemap=False,
+    )
+
+
+def _create(directory: Path, cluster: ClusterId) -> None:
+    """Make empty tables, so that a crash or a full disk leaves them whole or not at all.
+
+    LMDB begins a file with two writes of its own; cut off in between, it could never be opened.
+    """
+    aside = directory / "new"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(mode=DIRECTORY_MODE)
+    env = _open_writable(aside, _EMPTY_BYTES_MAX)
+    try:
+        with env.begin(write=True) as transaction:
+            for table in Table:
+                env.open_db(table.name.lower().encode(), txn=transaction)
+            meta = env.open_db(b"meta", txn=transaction)
+            transaction.put(b"format", _FORMAT, db=meta)
+            transaction.put(b"cluster", cluster.to_bytes(8, "big"), db=meta)
+    finally:
+        env.close()
+    (aside / _FILE).rename(directory / _FILE)
+    shutil.rmtree(aside)
+    sync_directory(directory)
 
 
 def _check_cluster(transaction: lmdb.Transaction, meta: lmdb._Database, cluster: ClusterId) -> None:

@@ -9,6 +9,8 @@ Keeps: it ends when its member ends; the data directory's lock is inherited, so 
 """
 
 import base64
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -25,6 +27,7 @@ from kvsecure.model.secret import Secret
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
+from kvsecure.storage.spares import SpareMaker
 from kvsecure.storage.tables import TableWriter, unpack_rows
 
 __all__ = [
@@ -38,6 +41,8 @@ __all__ = [
     "main",
     "order",
 ]
+
+_PR_SET_DUMPABLE: Final = 4
 
 # Every message: its length without this head, and what it is.
 HEAD: Final = struct.Struct(">IB")
@@ -134,10 +139,46 @@ class _BrokenError(Exception):
 
 
 @final
+class _AuditFile:
+    """The audit segment that the member writes, as far as it is made durable here."""
+
+    def __init__(self, segment_bytes_max: int) -> None:
+        self._segment_bytes_max = segment_bytes_max
+        self._descriptor = -1
+        self._spares: SpareMaker | None = None
+
+    def change(self, path: Path) -> None:
+        """Go over to another segment; the one before is made durable first."""
+        self.sync()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._spares = SpareMaker(path.parent, self._segment_bytes_max)
+
+    def sync(self) -> None:
+        """Make durable what was written by now.
+
+        Raises:
+            _BrokenError: What is durable is not known any more.
+        """
+        if self._descriptor >= 0:
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError as error:
+                raise _BrokenError(error) from error
+
+    def look_for_spare(self) -> None:
+        """See to it that the next segment is ready before this one is full."""
+        if self._spares is not None:
+            self._spares.look(os.fstat(self._descriptor).st_size)
+
+
+@final
 class _LogProcess:
     """Appends to the write-ahead log."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        segment_bytes_max = int(settings["segment_bytes_max"])
         place = SegmentPlace(
             Path(settings["directory"]),
             Kind.WAL,
@@ -152,48 +193,45 @@ class _LogProcess:
             tail,
             Secret(base64.b64decode(settings["key"])),
             term=int(settings["term"]),
-            bytes_max=int(settings["segment_bytes_max"]),
+            bytes_max=segment_bytes_max,
         )
-        self._audit = -1
+        self._spares = SpareMaker(place.directory, segment_bytes_max)
+        self._audit = _AuditFile(int(settings["audit_segment_bytes_max"]))
 
     def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
         """Carry out one order."""
         if kind is Order.APPEND:
             self._append(body, answer)
         elif kind is Order.PURGE:
-            self._writer.purge(int.from_bytes(body, "big"))
+            # What stays takes space and does no harm; the next flush asks again. A failure that was
+            # reported would be taken for that of an append.
+            with contextlib.suppress(OSError, StorageError):
+                self._writer.purge(int.from_bytes(body, "big"))
         elif kind is Order.SYNC_AUDIT:
-            self._sync_audit()
+            self._audit.sync()
+            self._audit.look_for_spare()
             answer.send(Report.AUDIT_SYNCED)
         elif kind is Order.AUDIT:
-            if self._audit >= 0:
-                self._sync_audit()
-                os.close(self._audit)
-            self._audit = os.open(body.decode(), os.O_RDONLY | os.O_CLOEXEC)
+            self._audit.change(Path(body.decode()))
 
     def close(self) -> None:
         """Make everything durable."""
         self._writer.close()
-
-    def _sync_audit(self) -> None:
-        if self._audit >= 0:
-            try:
-                os.fdatasync(self._audit)
-            except OSError as error:
-                raise _BrokenError(error) from error
 
     def _append(self, body: bytes, answer: _Socket) -> None:
         (count,) = APPEND.unpack_from(body)
         self._writer.append(count, body[APPEND.size :])
         started_ns = time.monotonic_ns()
         # What was decided is durable before what was done is acknowledged.
-        self._sync_audit()
+        self._audit.sync()
         try:
             self._writer.sync()
         except OSError as error:
             raise _BrokenError(error) from error
         took_us = (time.monotonic_ns() - started_ns) // 1000
         answer.send(Report.APPENDED, APPENDED.pack(self._writer.following, took_us))
+        self._spares.look(self._writer.size_bytes)
+        self._audit.look_for_spare()
 
 
 @final
@@ -247,6 +285,9 @@ def _serve(answer: _Socket) -> int:
 
 def main() -> int:
     """Run as a disk process, spawned by a member with the number of its socket."""
+    # Keys come over the socket next: starting a program has made this process readable to others of
+    # its user again, whatever its member had set.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     # The member decides when to stop; a terminal's interrupt reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -208,6 +208,28 @@ def test_deleted_tenant_leaves_nothing_after_a_crash(state: State, tables: Memor
     assert len(tables.keys(Table.RECORDS)) == 1
 
 
+@pytest.mark.parametrize("slice_count", range(8))
+def test_deleted_tenants_leave_nothing_after_a_crash_in_between(
+    state: State, tables: MemoryTables, slice_count: int
+) -> None:
+    """Blocks that are rewritten for one tenant keep what the next one's bytes are found by."""
+    for name in ("x", "y"):
+        carry_out(state, 1, tenant_pb2.TenantAddRequest(name=name, root_no_password=True))
+    _put(state, b"a", b"b", tenant=17)
+    flush(state, tables)
+    for name in ("x", "y"):
+        carry_out(state, 1, tenant_pb2.TenantDeleteRequest(name=name))
+    flush(state, tables)
+    _slices(state, slice_count)
+    flush(state, tables)
+
+    state = reload(tables)
+    _settle(state, tables)
+
+    assert tables.keys(Table.RECORDS) == []
+    assert list(_index_rows(tables)) == []
+
+
 def test_blocks_are_merged_and_split_right(state: State, tables: MemoryTables) -> None:
     """Many small blocks become few, one large flush several, and the index stays the same."""
     for number in range(40):

@@ -57,7 +57,7 @@ class _Asking:
     peer: Any = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Seen:
     """One watcher, what it asked for, and what it has been handed."""
 
@@ -142,15 +142,14 @@ class _WatchMachine(RuleBasedStateMachine):
             filters=filters,
             prev_kv=previous,
         )
-        number = len(self.seen)
 
         def wake(_: Any) -> None:
-            self.seen[number].woken = True
+            seen.woken = True
 
         feed = self.feeds.open(_Asking(tenant), request, wake)  # type: ignore[arg-type]  # as above
         assert feed is not None
-        start = start or self.state.store.revision + 1
-        self.seen.append(_Seen(tenant, request, start, feed))
+        seen = _Seen(tenant, request, start or self.state.store.revision + 1, feed)
+        self.seen.append(seen)
 
     @rule(data=st.data(), count=st.integers(1, 5))
     def take(self, data: st.DataObject, count: int) -> None:
@@ -158,7 +157,8 @@ class _WatchMachine(RuleBasedStateMachine):
         if self.seen:
             seen = data.draw(st.sampled_from(self.seen))
             for _ in range(count):
-                self._take(seen)
+                if not self._take(seen):
+                    break
 
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
@@ -168,7 +168,7 @@ class _WatchMachine(RuleBasedStateMachine):
             seen.feed.close()
             seen.woken = False
             seen.feed.watcher.wake = _must_not_wake
-            self._forget(seen)
+            self.seen.remove(seen)
 
     # --- what must hold -------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class _WatchMachine(RuleBasedStateMachine):
         if came is None:
             seen.woken = False
             self._assert_has_all_through(seen, self.state.store.revision)
-            assert seen.feed.is_current
+            assert seen.feed.is_current == (seen.start <= self.state.store.revision + 1)
             return False
         if isinstance(came, Compacted):
             assert came.revision == self.state.store.compacted
@@ -201,7 +201,7 @@ class _WatchMachine(RuleBasedStateMachine):
             assert seen.through + 1 < came.revision or seen.start < came.revision
             assert not missing or missing[0].kv.mod_revision > seen.through
             seen.feed.close()
-            self._forget(seen)
+            self.seen.remove(seen)
             return False
         assert isinstance(came, Batch)
         assert came.size_bytes == sum(map(len, came.events))
@@ -227,10 +227,6 @@ class _WatchMachine(RuleBasedStateMachine):
 
     def _wanted(self, seen: _Seen) -> list[mvcc_pb2.Event]:
         return [event for tenant, event in self.history if seen.wants(tenant, event)]
-
-    def _forget(self, seen: _Seen) -> None:
-        # Its number is taken by its wake: the place stays, watched by nobody.
-        self.seen = [each for each in self.seen if each is not seen] or []
 
     def _note(self, tenant: int) -> None:
         """Write down what the newest revision changed, as the index has it."""

@@ -52,6 +52,8 @@ class Store:
         # -1: nothing was ever compacted; etcd shows it so.
         self.compacted: int = -1
         self._spaces: dict[TenantId, Space] = {}
+        # Of tenants that are gone, until all of their records are given up.
+        self._erasing: dict[TenantId, Space] = {}
         self._publish = publish
         # Rows of the state and index tables that the next flush writes besides records.
         self.rows: list[Row] = []
@@ -74,7 +76,7 @@ class Store:
 
     def drop_space(self, tenant: TenantId) -> None:
         """Forget a tenant's keys at once, and their bytes in slices."""
-        space = self._spaces.pop(tenant)
+        space = self._erasing[tenant] = self._spaces.pop(tenant)
         self.slices.append(self._erase(space))
 
     # --- reading and writing --------------------------------------------------------------------
@@ -211,6 +213,7 @@ class Store:
                 places = index.positions(key)
                 self.records.obsolete.extend(p for p in places if not is_tombstone(p))
             yield
+        del self._erasing[space.tenant]
         yield from self._rewrite_blocks()
 
     def _rewrite_blocks(self) -> Iterator[None]:
@@ -230,7 +233,9 @@ class Store:
             place, block = found
             replaced.append(Row(Table.INDEX, place, NO_SCOPE, None))
             for tenant, head, key, row in decode_index_block(block):
-                space = self._spaces.get(tenant)
+                # The rows of a tenant that is gone name its records until these are given up: after
+                # a crash nothing else does.
+                space = self._spaces.get(tenant) or self._erasing.get(tenant)
                 if space is not None and space.index.holds(key, head[:12]):
                     kept.append(row)
                     kept_bytes += len(row)

@@ -1,0 +1,213 @@
+"""A replica and its engine on the bench, with real disk processes in a real data directory.
+
+    async with running(path) as lab:    restored and leading, or started as far as it gets
+        outcome = await lab.put(b"k", b"v")
+
+Owns: restoring and running without listeners, commands of the member itself, and what was told.
+Never: replaces the replica, the engine or the disk processes; only the audit trail is a stand-in.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Final, final
+
+from google.protobuf.message import Message
+
+from kvsecure.core.engine import Engine
+from kvsecure.core.entry import encode, envelope
+from kvsecure.core.replica import Outcome, Proposal, decode_frame
+from kvsecure.core.state import State
+from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
+from kvsecure.model.answer import Answer
+from kvsecure.model.caller import Caller, Origin
+from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId
+from kvsecure.model.secret import Secret
+from kvsecure.proto import kv_pb2
+from kvsecure.server.datadir import DataDirectory, MemberIdentity
+from kvsecure.server.restore import Restored, restore
+from kvsecure.storage.segment import Kind
+from kvsecure.storage.segments import SegmentPlace, frames_of, list_segments
+
+__all__ = [
+    "KEK",
+    "TABLES_BYTES_MAX",
+    "WANTED",
+    "EngineLab",
+    "entries_on_disk",
+    "eventually",
+    "put_away",
+    "running",
+    "value_of",
+    "wal_of",
+]
+
+KEK: Final = KeyEncryptionKey(Secret(bytes(range(32))), "file")
+WANTED: Final = MemberIdentity(
+    cluster=ClusterId(0xC0FFEE), member=MemberId(0xBEEF), token="lab", trust_domain="lab"
+)
+TABLES_BYTES_MAX: Final = 256 * 1024 * 1024
+_DEADLINE_S: Final = 20.0
+_SYSTEM: Final = Caller(DEFAULT_TENANT, Origin.SYSTEM, "", 0)
+
+
+@final
+class _NoTrail:
+    """An audit trail of nothing: always written, always durable."""
+
+    written_head: tuple[int, bytes] = (0, b"")
+    durable_head: tuple[int, bytes] = (0, b"")
+
+    def note_durable(self, head: tuple[int, bytes]) -> None:
+        """Take note of what is known already."""
+
+
+@final
+class EngineLab:
+    """One run of a member's core."""
+
+    def __init__(self, directory: DataDirectory, restored: Restored) -> None:
+        self.directory = directory
+        self.restored = restored
+        # What was told and in which order.
+        self.told: list[tuple[Proposal, Outcome]] = []
+        self.fatal: list[str] = []
+        self.forward_ns = 0
+        self.starting: asyncio.Future[None]
+        self.engine = Engine(
+            restored.replica,
+            restored.log,
+            restored.tables,
+            refresh=restored.reader.refresh,
+            now_ns=lambda: time.monotonic_ns() + self.forward_ns,
+            on_finished=self._on_finished,
+            on_batch=lambda: None,
+            on_fatal=self.fatal.append,
+            audit=_NoTrail(),
+            on_slow_apply=lambda _: None,
+            slow_apply_ns=1 << 62,
+        )
+
+    @property
+    def state(self) -> State:
+        """The applied state."""
+        return self.engine.state
+
+    def submit(self, command: Message) -> "asyncio.Future[Outcome]":
+        """Take a command on its way; it goes to the log when the turn ends.
+
+        Raises:
+            Refused: It was not taken.
+        """
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        entry = encode(type(command), envelope(_SYSTEM), command.SerializeToString())
+        self._submit(entry, command, told)
+        return told
+
+    def submit_put(self, key: bytes, value: bytes) -> "asyncio.Future[Outcome]":
+        """Take a put on its way."""
+        return self.submit(kv_pb2.PutRequest(key=key, value=value))
+
+    def submit_entry(self, entry: bytes) -> "asyncio.Future[Outcome]":
+        """Take an entry on its way that is not meant to be carried out.
+
+        Raises:
+            Refused: It was not taken.
+        """
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._submit(entry, kv_pb2.PutRequest(), told)
+        return told
+
+    async def put(self, key: bytes, value: bytes) -> Answer:
+        """Put a key, and wait until that was told."""
+        told = self.submit_put(key, value)
+        self.engine.end_turn()
+        outcome = await asyncio.wait_for(told, _DEADLINE_S)
+        assert isinstance(outcome, Answer), outcome
+        return outcome
+
+    async def flushed(self) -> None:
+        """Wait until the tables hold everything that was applied."""
+        await eventually(lambda: not self.state.dirty and self.engine._flushing is None)
+
+    def _submit(self, entry: bytes, command: Message, told: "asyncio.Future[Outcome]") -> None:
+        now_ns = time.monotonic_ns() + self.forward_ns
+        self.engine.submit(Proposal(entry, _SYSTEM, command, now_ns, told))
+
+    def _on_finished(self, proposal: Proposal, outcome: Outcome) -> None:
+        self.told.append((proposal, outcome))
+        context = proposal.context
+        assert isinstance(context, asyncio.Future)
+        context.set_result(outcome)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a callable gives something true.
+
+    Raises:
+        TimeoutError: It did not.
+    """
+    async with asyncio.timeout(_DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - what it waits for is in other processes
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path, *, leads: bool = True) -> AsyncIterator[EngineLab]:
+    """Open a data directory, restore it and run its engine; afterwards nothing of it is left.
+
+    Args:
+        path: The data directory, made if it is not there.
+        leads: Whether it has to come as far as to lead; otherwise it is only set going.
+    """
+    directory = DataDirectory(path, WANTED, KEK)
+    restored = restore(directory, tables_bytes_max=TABLES_BYTES_MAX, now_ns=time.monotonic_ns())
+    lab = EngineLab(directory, restored)
+    starting = lab.starting = asyncio.ensure_future(lab.engine.start())
+    try:
+        if leads:
+            await asyncio.wait_for(starting, _DEADLINE_S)
+        yield lab
+    finally:
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        lab.engine.stop()
+        # The transports close in the next turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        put_away(directory, restored)
+
+
+def put_away(directory: DataDirectory, restored: Restored) -> None:
+    """Wait for the disk processes to end, and let go of the directory."""
+    for link in (restored.log, restored.tables):
+        link._socket.close()
+        link.wait_ended(_DEADLINE_S)
+    restored.reader.close()
+    directory.lock.close()
+
+
+def wal_of(path: Path) -> SegmentPlace:
+    """Return the write-ahead log of a data directory."""
+    return SegmentPlace(path / "wal", Kind.WAL, WANTED.cluster, WANTED.member)
+
+
+def entries_on_disk(path: Path) -> Sequence[list[bytes]]:
+    """Return the entries of each frame of the log, as they are in its files right now."""
+    keyring = Keyring.open((path / "keyring").read_bytes(), KEK)
+    place = wal_of(path)
+    frames = [
+        frame for segment in list_segments(place) for frame in frames_of(place, keyring, segment)
+    ]
+    return [decode_frame(frame.text, frame.count)[2] for frame in frames]
+
+
+def value_of(state: State, key: bytes) -> bytes | None:
+    """Return a key's value in an applied state, or None if it has none."""
+    space = state.store.space(DEFAULT_TENANT)
+    body = state.store.range(space, kv_pb2.RangeRequest(key=key))
+    kvs = kv_pb2.RangeResponse.FromString(body).kvs
+    return kvs[0].value if kvs else None
