@@ -15,6 +15,7 @@ from kvsecure.model.limits import AUDIT_TAIL_RECORDS_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto.tenant_pb2 import AuditTailRequest, AuditTailResponse, TenantAddRequest
 from kvsecure.security.gate import Asking
+from kvsecure.security.session import Session
 
 __all__ = ["audit_tail", "tenant_add"]
 
@@ -47,19 +48,23 @@ def audit_tail(services: Services, call: StreamCall) -> Receiver:
 class _Tail:
     """One reader of the audit trail."""
 
-    __slots__ = ("_call", "_follow", "_services", "_stop", "_waiting")
+    __slots__ = ("_call", "_follow", "_request", "_services", "_session", "_stop", "_waiting")
 
     def __init__(self, services: Services, call: StreamCall) -> None:
         self._services = services
         self._call = call
         self._waiting: deque[bytes] = deque(maxlen=AUDIT_TAIL_RECORDS_MAX)
         self._follow = False
+        self._request = AuditTailRequest()
+        self._session: Session | None = None
         self._stop: Callable[[], None] | None = None
 
     def received(self, message: AuditTailRequest) -> None:
         """Begin; the reading itself becomes a record first."""
         gate = self._services.gate
-        if gate.admit_stream(self._call, message) is None:
+        self._request = message
+        self._session = gate.admit_stream(self._call, message)
+        if self._session is None:
             return
         self._waiting.extend(gate.audit.recent(min(message.count, AUDIT_TAIL_RECORDS_MAX)))
         self._follow = message.follow
@@ -71,7 +76,9 @@ class _Tail:
         """The one message has come."""
 
     def drained(self) -> None:
-        """Send what there is, as far as the reader keeps up."""
+        """Send what there is, as far as the reader keeps up and may still read it."""
+        if not self._is_allowed():
+            return
         while self._waiting and not self._call.is_full:
             count = min(len(self._waiting), _RECORDS_PER_MESSAGE)
             records = [self._waiting.popleft() for _ in range(count)]
@@ -84,6 +91,19 @@ class _Tail:
         if self._stop is not None:
             self._stop()
             self._stop = None
+
+    def _is_allowed(self) -> bool:
+        """Decide again if accounts have moved; a reader who has lost the right is cut."""
+        if self._session is None:
+            return False
+        self._session = self._services.gate.still_allowed(
+            self._call.peer, self._session, self._request
+        )
+        if self._session is None:
+            self.closed()
+            self._waiting.clear()
+            self._call.finish(Refused(Failure.PERMISSION_DENIED))
+        return self._session is not None
 
     def _more(self, records: list[bytes]) -> None:
         self._waiting.extend(records)

@@ -60,6 +60,8 @@ def dev(
     home = home_directory()
     if reset:
         _reset(home / "dev", yes=yes)
+    # Before anything is changed: the context leads to the server that is running.
+    _check_not_running(home / "dev" / "data" / "LOCK")
     try:
         sandbox = prepare(home, port or free_port())
     except (AuthorityError, UnsafeFile, OSError) as error:

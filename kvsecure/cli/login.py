@@ -22,7 +22,7 @@ from kvsecure.cli.invocation import (
     resolve,
     who,
 )
-from kvsecure.cli.options import example, refuse_password
+from kvsecure.cli.options import example, refuse_password, user_alone
 from kvsecure.client.settings import ENDPOINT_DEFAULT
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ __all__ = ["login", "logout"]
         "kvsecure --context acme login --tenant acme --user root --password-file root.password",
     )
 )
-@click.option("--user", metavar="NAME", help="Who logs in; asked for if nothing says it.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    callback=user_alone,
+    help="Who logs in; asked for if nothing says it.",
+)
 @click.option("--tenant", metavar="NAME", help="Tenant of the user.")
 @click.option(
     "--password-file",

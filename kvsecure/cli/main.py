@@ -16,7 +16,7 @@ import click
 import kvsecure
 from kvsecure.cli.failures import CommandFailure, ExitStatus
 from kvsecure.cli.lazy import LazyCommand, LazyGroup
-from kvsecure.cli.options import example, refuse_password
+from kvsecure.cli.options import example, refuse_password, user_alone
 
 __all__ = ["COMMANDS", "kvsecure_command", "main"]
 
@@ -88,7 +88,13 @@ def _split(_ctx: click.Context, _parameter: click.Parameter, value: Sequence[str
 )
 @click.option("--cert", envvar="KVSECURE_CERT", metavar="FILE", help="Client certificate.")
 @click.option("--key", envvar="KVSECURE_KEY", metavar="FILE", help="Key of the certificate.")
-@click.option("--user", envvar="KVSECURE_USER", metavar="NAME", help="Act as this user.")
+@click.option(
+    "--user",
+    envvar="KVSECURE_USER",
+    metavar="NAME",
+    callback=user_alone,
+    help="Act as this user.",
+)
 @click.option("--tenant", envvar="KVSECURE_TENANT", metavar="NAME", help="Tenant of the user.")
 @click.option(
     "--password-file",

@@ -25,6 +25,7 @@ __all__ = [
     "lease_id",
     "new_password_options",
     "refuse_password",
+    "user_alone",
 ]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -137,6 +138,17 @@ def refuse_password(stem: str = "password") -> Callable[[Decorated], Decorated]:
     return click.option(
         f"--{stem}", hidden=True, expose_value=False, callback=refuse, is_eager=True
     )
+
+
+def user_alone(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Take the name of a user, and refuse etcdctl's `NAME:PASSWORD` without repeating it.
+
+    Raises:
+        click.UsageError: There is a colon in it.
+    """
+    if value is not None and ":" in value:
+        raise click.UsageError(f"--user takes a name alone; {_REFUSAL.format(stem='password')}")
+    return value
 
 
 def new_password_options(stem: str = "password") -> Callable[[Decorated], Decorated]:

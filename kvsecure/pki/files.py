@@ -35,6 +35,9 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
+# Where systemd puts what `LoadCredential=` names. It may give the unit access by an access control
+# list, whose mask is shown as the mode of the group.
+_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -92,6 +95,8 @@ def ensure_directory(path: Path) -> None:
 
 def check_private(path: Path) -> None:
     """Check that a file is fit to hold a key.
+
+    A credential of systemd may be readable by its group; see `$CREDENTIALS_DIRECTORY`.
 
     Raises:
         UnsafeFile: It is exposed, not owned by us or root, not a file, or replaceable by others.
@@ -157,11 +162,27 @@ def _check_descriptor(path: Path, status: os.stat_result) -> None:
             f"run `chown {_user_name(os.geteuid())} {quoted}`"
         )
     exposed = stat.S_IMODE(status.st_mode) & 0o066
-    if exposed:
+    if exposed and (exposed != stat.S_IRGRP or not _is_credential(path, status)):
         raise UnsafeFile(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so others than its owner can "
             f"read or change it: run `chmod 600 {quoted}`"
         )
+
+
+def _is_credential(path: Path, status: os.stat_result) -> bool:
+    """Tell whether an open file is one of those that systemd has brought for this unit alone."""
+    named = os.environ.get(_CREDENTIALS, "")
+    if not named:
+        return False
+    try:
+        directory = Path(named).stat()
+        found = (Path(named) / Path(os.path.realpath(path)).name).lstat()
+    except OSError:
+        return False
+    # Neither may be a place where others than root and we can put something.
+    ours = directory.st_uid in {os.geteuid(), 0}
+    closed = not directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return ours and closed and os.path.samestat(found, status)
 
 
 def _check_directory(path: Path, directory: Path) -> None:

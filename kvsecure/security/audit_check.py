@@ -31,6 +31,7 @@ from kvsecure.storage.segment import (
     Header,
     read_frames,
     read_header,
+    written_bytes,
 )
 from kvsecure.storage.segments import SegmentFile, SegmentPlace
 
@@ -230,7 +231,7 @@ def _follow_segment(
             follower.link = frame.tag
     except DamagedSegment as damage:
         if last and damage.damage is Damage.TORN:
-            return len(content) - damage.offset
+            return max(written_bytes(content) - damage.offset, 0)
         raise BrokenTrail(follower.seq + 1, f"{segment.path.name}: {damage}") from None
     except KeyringError as error:
         raise StorageError(f"{segment.path}: {error}") from None

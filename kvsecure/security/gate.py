@@ -12,7 +12,6 @@ Keeps: nothing is proposed before its intent record is on its way to the disk, a
 """
 
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Final, Protocol, cast, final
 
@@ -25,7 +24,6 @@ from kvsecure.core.entry import encode, envelope
 from kvsecure.core.member import MemberFacts, member_list_body, status_body
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.replica import Outcome, Proposal
-from kvsecure.crypto.passwords import is_known_verifier
 from kvsecure.model.answer import Answer
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Broken, Code, Failure, Refused
@@ -43,9 +41,9 @@ from kvsecure.proto import (
 )
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.authn import Authenticator
-from kvsecure.security.canonical import canonical
-from kvsecure.security.describe import describe, describe_fields, describe_refused, rpc_name
-from kvsecure.security.password_policy import PasswordPolicy
+from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
+from kvsecure.security.password_policy import PasswordPolicy, check_verifier
+from kvsecure.security.recorder import Recorder
 from kvsecure.security.session import Peer, Session
 
 __all__ = ["Asking", "Gate"]
@@ -106,7 +104,7 @@ class Gate:
         self.auth_failures: dict[str, int] = {}
         self._engine: Engine
         self._schedule: Callable[[], None]
-        self._system_outcome = b',"stage":"outcome","stream":"%b","ts":"' % audit.stream.encode()
+        self._records = Recorder(audit, now_ns)
 
     def open_to(self, engine: Engine, schedule: Callable[[], None]) -> None:
         """Connect to the engine, and to what makes a turn end."""
@@ -131,19 +129,8 @@ class Gate:
         session = self._admit(asking, command)
         if session is None:
             return
-        audit = self.audit
         now_ns = self._now_ns()
-        intent = audit.next_seq
-        audit.add(
-            b'%b%b,"seq":%d%b%b","v":1}'
-            % (
-                session.allowed,
-                describe(command),
-                intent,
-                session.stage_intent,
-                audit.time_bytes(),
-            )
-        )
+        intent = self._records.intent(session, command)
         entry = encode(type(command), session.envelope, request)
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
@@ -162,11 +149,13 @@ class Gate:
         """
         caller = Caller(tenant, Origin.SYSTEM, "", 0)
         now_ns = self._now_ns()
-        intent = self.audit.next_seq
-        self._record(
-            stage="intent", actor={"via": "system"}, op=describe_fields(command), tenant=tenant
+        intent = self._records.event(
+            stage="intent",
+            actor={"via": "system"},
+            op=describe_fields(command),
+            tenant=self._name_of(tenant),
         )
-        in_flight: type_in_flight = (None, self._system_outcome, intent)
+        in_flight: type_in_flight = (None, self._records.system_outcome, intent)
         entry = encode(type(command), envelope(caller), command.SerializeToString())
         proposal = Proposal(entry, caller, command, now_ns, in_flight)
         try:
@@ -196,28 +185,15 @@ class Gate:
     def finished(self, proposal: Proposal, outcome: Outcome) -> None:
         """Record a command's outcome and answer it; the engine calls this."""
         asking, stage, intent = cast("type_in_flight", proposal.context)
-        audit = self.audit
         if isinstance(outcome, Refused):
-            result = b'"code":"%b"' % outcome.code.name.encode()
-        else:
-            result = b'"code":"OK","rev":%d' % outcome.revision
-        audit.add(
-            b'{"dur_us":%d,"intent":%d,"result":{%b},"seq":%d%b%b","v":1}'
-            % (
-                (self._now_ns() - proposal.since_ns) // 1000,
-                intent,
-                result,
-                audit.next_seq,
-                stage,
-                audit.time_bytes(),
-            )
-        )
-        if asking is None:
-            if isinstance(outcome, Refused):
+            self._records.failure(stage, proposal.since_ns, intent, outcome)
+            if asking is None:
                 self._try_again(proposal)
+            else:
+                asking.fail(outcome)
             return
-        if isinstance(outcome, Refused):
-            asking.fail(outcome)
+        self._records.success(stage, proposal.since_ns, intent, outcome.revision)
+        if asking is None:
             return
         command = proposal.command
         if type(command) is kv_pb2.CompactionRequest and command.physical:
@@ -225,6 +201,14 @@ class Gate:
             self._engine.when_scrubbed(lambda: asking.succeed(outcome))
         else:
             asking.succeed(outcome)
+
+    def end_turn(self) -> None:
+        """Record what has succeeded in this turn, and write the turn's records.
+
+        Raises:
+            Refused: They could not be written; nothing of this turn may be answered or begun.
+        """
+        self._records.end_turn()
 
     def transact(self, asking: Asking, txn: kv_pb2.TxnRequest, request: bytes) -> None:
         """Run a transaction: through the log if it can write, otherwise as a read."""
@@ -235,7 +219,7 @@ class Gate:
 
     def reject(self, asking: Asking, request: Message, refused: Refused) -> None:
         """Record and refuse a request whose shape is wrong; nobody decided about it."""
-        self._record(
+        self._records.event(
             stage="rejected",
             actor=self._actor_of(asking),
             op={"rpc": rpc_name(type(request))},
@@ -274,10 +258,10 @@ class Gate:
                 self._engine.state, session.tenant, session.space, request, self._now_ns()
             )
         except Refused as refused:
-            self._record_read(session, request, b'"code":"%b"' % refused.code.name.encode())
+            self._records.read(session, request, b'"code":"%b"' % refused.code.name.encode())
             asking.fail(refused)
             return
-        self._record_read(
+        self._records.read(
             session,
             request,
             b'"bytes":%d,"code":"OK","rev":%d' % (len(answer.body), answer.revision),
@@ -299,7 +283,7 @@ class Gate:
             case _:
                 raise Broken("an operation without an answer was let through")
         answer = Answer(self._engine.state.store.revision, body)
-        self._record_read(session, request, b'"bytes":%d,"code":"OK"' % len(body))
+        self._records.read(session, request, b'"bytes":%d,"code":"OK"' % len(body))
         asking.succeed(answer)
 
     def keep_alive(self, asking: Asking, request: lease_pb2.LeaseKeepAliveRequest) -> None:
@@ -314,7 +298,7 @@ class Gate:
         ttl_s = session.space.leases.renew(LeaseId(request.ID), self._now_ns())
         self.leases_renewed += ttl_s > 0
         body = lease_pb2.LeaseKeepAliveResponse(ID=request.ID, TTL=ttl_s).SerializeToString()
-        self._record_read(session, request, b'"code":"OK","rev":%d' % revision)
+        self._records.read(session, request, b'"code":"OK","rev":%d' % revision)
         asking.succeed(Answer(revision, body))
 
     # --- passwords ------------------------------------------------------------------------------
@@ -328,7 +312,7 @@ class Gate:
             outcome = await self.authenticator.log_in(request.name, password, peer)
         except Refused as refused:
             self._count_failure(refused)
-            self._record(
+            self._records.event(
                 stage="denied",
                 actor=actor,
                 op={"rpc": "Authenticate"},
@@ -337,13 +321,13 @@ class Gate:
             )
             asking.fail(refused)
             return
-        self._record(
+        self._records.event(
             stage="login",
             actor=actor,
             op={"rpc": "Authenticate"},
             peer=peer,
             result=Code.OK,
-            tenant=outcome.tenant.id,
+            tenant=outcome.tenant.name,
         )
         if outcome.replacement:
             upgrade = state_pb2.VerifierUpgrade(
@@ -381,7 +365,7 @@ class Gate:
             self.passwords.check(password, user)
             verifier = await self.authenticator.hash(password)
         except Refused as refused:
-            self._record_read(session, command, b'"code":"%b"' % refused.code.name.encode())
+            self._records.read(session, command, b'"code":"%b"' % refused.code.name.encode())
             asking.fail(refused)
             return
         rebuilt = rebuild(verifier)
@@ -391,10 +375,9 @@ class Gate:
         """Return a verifier that came from outside, if log-ins can be checked against it.
 
         Raises:
-            Refused: They cannot.
+            Refused: They cannot, or only with too much work.
         """
-        if not is_known_verifier(verifier):
-            raise Refused(Failure.PASSWORD_REJECTED, "hashedPassword is of no kind known here")
+        check_verifier(verifier)
         return verifier
 
     # --- streams --------------------------------------------------------------------------------
@@ -403,7 +386,7 @@ class Gate:
         """Decide and record the opening of a stream; return its session, or None if refused."""
         session = self._admit(asking, request)
         if session is not None:
-            self._record_read(session, request, b'"code":"OK"')
+            self._records.read(session, request, b'"code":"OK"')
         return session
 
     def still_allowed(self, peer: Peer, session: Session, request: Message) -> Session | None:
@@ -417,11 +400,11 @@ class Gate:
         try:
             renewed = self.authenticator.renewed(session, peer)
         except Refused:
-            self._record_denial(session, request, "revoked")
+            self._records.denial(session, request, "revoked")
             return None
         decision = decide(renewed.grants, request, renewed.facts)
         if decision is not Decision.ALLOW:
-            self._record_denial(renewed, request, decision.value)
+            self._records.denial(renewed, request, decision.value)
             return None
         return renewed
 
@@ -429,11 +412,11 @@ class Gate:
 
     def note(self, stage: str, **facts: object) -> None:
         """Record something that nobody asked for: a start, a stop, a setting."""
-        self._record(stage=stage, actor={"via": "system"}, note=facts)
+        self._records.event(stage=stage, actor={"via": "system"}, note=facts)
 
     def note_handshake_failure(self, ip: str, port: int, reason: str) -> None:
         """Record a connection that never became one."""
-        self._record(
+        self._records.event(
             stage="handshake-failed",
             actor={"via": "nobody"},
             note={"ip": ip, "port": port, "reason": reason},
@@ -459,7 +442,7 @@ class Gate:
             if is_open(request):
                 return self.authenticator.stranger(peer)
             self._count_failure(refused)
-            self._record(
+            self._records.event(
                 stage="denied",
                 actor={"via": "nobody"},
                 op=describe_refused(request),
@@ -471,7 +454,7 @@ class Gate:
         decision = decide(session.grants, request, session.facts)
         if decision is Decision.ALLOW:
             return session
-        self._record_denial(session, request, decision.value)
+        self._records.denial(session, request, decision.value)
         asking.fail(Refused(Failure.PERMISSION_DENIED))
         return None
 
@@ -486,67 +469,9 @@ class Gate:
         name = refused.failure.name.lower()
         self.auth_failures[name] = self.auth_failures.get(name, 0) + 1
 
-    def _record_denial(self, session: Session, request: Message, reason: str) -> None:
-        audit = self.audit
-        audit.add(
-            b'%b%b"},"op":%b,"result":{"code":"PERMISSION_DENIED"},"seq":%d%b%b","v":1}'
-            % (
-                session.denied,
-                reason.encode(),
-                canonical(describe_refused(request)),
-                audit.next_seq,
-                session.stage_denied,
-                audit.time_bytes(),
-            )
-        )
-
-    def _record_read(self, session: Session, request: Message, result: bytes) -> None:
-        audit = self.audit
-        audit.add(
-            b'%b%b,"result":{%b},"seq":%d%b%b","v":1}'
-            % (
-                session.allowed,
-                describe(request),
-                result,
-                audit.next_seq,
-                session.stage_read,
-                audit.time_bytes(),
-            )
-        )
-
-    def _record(
-        self,
-        *,
-        stage: str,
-        actor: dict[str, object],
-        op: dict[str, object] | None = None,
-        peer: Peer | None = None,
-        result: Code | None = None,
-        tenant: TenantId | None = None,
-        note: dict[str, object] | None = None,
-    ) -> None:
-        """Add a record that is not of the hot path."""
-        audit = self.audit
-        fields: dict[str, object] = {
-            "actor": actor,
-            "seq": audit.next_seq,
-            "stage": stage,
-            "stream": audit.stream,
-            "ts": audit.time_text(),
-            "v": 1,
-        }
-        if op is not None:
-            fields["op"] = op
-        if note is not None:
-            fields["note"] = note
-        if result is not None:
-            fields["result"] = {"code": result.name}
-        if peer is not None:
-            fields["source"] = json.loads(peer.source)
-        if tenant is not None:
-            found = self._engine.state.accounts.tenant(tenant)
-            fields["tenant"] = found.name if found else str(tenant)
-        audit.add(canonical(fields))
+    def _name_of(self, tenant: TenantId) -> str:
+        found = self._engine.state.accounts.tenant(tenant)
+        return found.name if found else str(tenant)
 
     def _check_room(self, command: Message, size_bytes: int) -> None:
         """Refuse what grows the store once it has reached its quota, and raise the alarm."""

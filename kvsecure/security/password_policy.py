@@ -1,23 +1,36 @@
-"""Which passwords are good enough to be set.
+"""Which passwords are good enough to be set, and which hashes of passwords may be brought.
 
-Owns: length and the block list.
+Owns: length and the block list; how much work a hash from outside may ask for.
 Never: demands kinds of characters or periodic changes; never keeps or shows a password.
 Follows: NIST SP 800-63B-4 section 3.1.1: at least 15 characters for a single factor, block list,
     no composition rules.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final, final
 
+from kvsecure.crypto.passwords import is_known_verifier
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import PASSWORD_BYTES_MAX, PASSWORD_CHARACTERS_MIN
 from kvsecure.model.secret import Secret
 
-__all__ = ["PasswordPolicy"]
+__all__ = ["PasswordPolicy", "check_verifier"]
 
 _DISTINCT_CHARACTERS_MIN: Final = 5
 _RUN_SHARE_MAX: Final = 0.7
+
+_BCRYPT: Final = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+_ARGON2: Final = re.compile(
+    r"\$argon2(?:id|i|d)\$(?:v=[0-9]{1,3}\$)?m=([0-9]{1,40}),t=([0-9]{1,40}),p=([0-9]{1,40})"
+    r"\$[+/A-Za-z0-9]{11,128}\$[+/A-Za-z0-9]{16,128}"
+)
+# Checking one takes about a second of a core then; there are two workers for everybody's log-ins.
+_BCRYPT_COST_MAX: Final = 14
+_ARGON2_KIB_MAX: Final = 256 * 1024
+_ARGON2_PASSES_MAX: Final = 10
+_ARGON2_LANES_MAX: Final = 8
 
 
 @final
@@ -60,6 +73,27 @@ class PasswordPolicy:
             raise Refused(Failure.PASSWORD_REJECTED, "it is a row of neighbouring characters")
         if user and folded.replace(_fold(user), "") == "":
             raise Refused(Failure.PASSWORD_REJECTED, "it repeats the user's name")
+
+
+def check_verifier(verifier: str) -> None:
+    """Check a hash of a password that was made elsewhere and is to be stored as it is.
+
+    Raises:
+        Refused: Log-ins could not be checked against it, or only with more work than one is worth.
+    """
+    bcrypt, argon2 = _BCRYPT.fullmatch(verifier), _ARGON2.fullmatch(verifier)
+    if not (bcrypt or argon2) or not is_known_verifier(verifier):
+        raise Refused(Failure.PASSWORD_REJECTED, "hashedPassword is of no kind known here")
+    fits = int(bcrypt[1]) <= _BCRYPT_COST_MAX if bcrypt else True
+    if argon2:
+        kib, passes, lanes = map(int, argon2.groups())
+        fits = (
+            kib <= _ARGON2_KIB_MAX and passes <= _ARGON2_PASSES_MAX and lanes <= _ARGON2_LANES_MAX
+        )
+    if not fits:
+        raise Refused(
+            Failure.PASSWORD_REJECTED, "hashedPassword asks for more work than a log-in is worth"
+        )
 
 
 def _fold(text: str) -> str:

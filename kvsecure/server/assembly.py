@@ -52,6 +52,7 @@ from kvsecure.wire.h2.pings import PingLimits
 __all__ = [
     "MemberParts",
     "assemble",
+    "default_tenant_is_secured",
     "default_tenant_is_untouched",
     "open_listeners",
     "tls_of",
@@ -368,3 +369,9 @@ def default_tenant_is_untouched(parts: MemberParts) -> bool:
     """Tell whether nobody has made any account yet: the cluster has yet to be founded."""
     tenant = parts.engine.state.accounts.tenant(DEFAULT_TENANT)
     return tenant is not None and tenant.auth_revision == 1 and not tenant.users
+
+
+def default_tenant_is_secured(parts: MemberParts) -> bool:
+    """Tell whether whoever connects has to say who it is."""
+    tenant = parts.engine.state.accounts.tenant(DEFAULT_TENANT)
+    return tenant is not None and tenant.record.auth_enabled

@@ -29,6 +29,7 @@ from kvsecure.pki.trust import ServerTls, TrustError
 from kvsecure.server.assembly import (
     MemberParts,
     assemble,
+    default_tenant_is_secured,
     default_tenant_is_untouched,
     open_listeners,
     tls_of,
@@ -109,19 +110,29 @@ class _Life:
         loop.set_exception_handler(self._on_exception)
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            parts = assemble(self._config, self._directory, spawn=self._spawn, on_fatal=self._end)
             try:
-                return await self._serve(parts)
-            finally:
-                for task in self._running:
-                    task.cancel()
-                self._close(parts)
+                return await self._run()
+            except (StorageError, OSError, Broken) as error:
+                # Out of a task group it would come as part of a group, which nobody knows by name.
+                failed = error
+        raise failed
+
+    async def _run(self) -> int | str:
+        parts = assemble(self._config, self._directory, spawn=self._spawn, on_fatal=self._end)
+        try:
+            return await self._serve(parts)
+        finally:
+            for task in self._running:
+                task.cancel()
+            self._close(parts)
 
     async def _serve(self, parts: MemberParts) -> int | str:
         _audit_start(parts, self._config)
-        await parts.engine.start()
-        if default_tenant_is_untouched(parts):
+        await self._unless_stopped(parts.engine.start())
+        if not self._stop.done() and default_tenant_is_untouched(parts):
             await self._found(parts)
+        if self._stop.done():
+            return await self._stop
         # What is there now stays: it need not be walked again and again.
         gc.collect()
         gc.freeze()
@@ -146,14 +157,32 @@ class _Life:
         return ended_by
 
     async def _found(self, parts: MemberParts) -> None:
-        """Make the first accounts, and wait until they are in the state."""
+        """Make the first accounts, and wait until they are in the state.
+
+        Raises:
+            StorageError: They are not; without them anybody could make them.
+        """
         commands = founding_commands(self._config, parts.gate.passwords)
         for command in commands:
             parts.gate.submit_system(DEFAULT_TENANT, command)
         parts.turn.end()
         made = asyncio.Event()
         parts.engine.when_settled(made.set)
-        await made.wait()
+        await self._unless_stopped(made.wait())
+        if commands and not self._stop.done() and not default_tenant_is_secured(parts):
+            why = parts.gate.audit.last_failure or "a command was refused, see the audit trail"
+            raise StorageError(
+                f"the first accounts could not be made: {why}. Nothing is served without them; "
+                "mend it and start again"
+            )
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for something that may never end, on a full disk for one, or for the stop."""
+        waiting = asyncio.ensure_future(work)
+        await asyncio.wait((waiting, self._stop), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            waiting.result()
+        waiting.cancel()
 
     def _close(self, parts: MemberParts) -> None:
         for connection in [*parts.client.connections, *parts.pages.connections]:

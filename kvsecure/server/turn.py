@@ -76,7 +76,7 @@ class Turn:
         """Propose; return why what that finished at once could not be recorded, if so."""
         self._gate.engine.end_turn()
         try:
-            self._gate.audit.end_turn()
+            self._gate.end_turn()
         except Refused as error:
             return error
         return None
@@ -92,7 +92,7 @@ class Turn:
         gate = self._gate
         failed: Refused | None = None
         try:
-            gate.audit.end_turn()
+            gate.end_turn()
         except Refused as error:
             failed = error
             gate.drop_turn(error)

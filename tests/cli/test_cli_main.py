@@ -169,6 +169,8 @@ def test_broken_module_is_not_called_missing(
         ["user", "add", "a:hunter2hunter2"],
         ["user", "passwd", "a", "--password", "hunter2hunter2"],
         ["tenant", "add", "a", "--root-password", "hunter2hunter2"],
+        ["--user", "a:hunter2hunter2", "get", "a"],
+        ["login", "--user", "a:hunter2hunter2"],
     ],
 )
 def test_password_in_an_argument_is_refused_and_not_repeated(

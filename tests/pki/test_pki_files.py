@@ -5,6 +5,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -183,6 +185,109 @@ def test_check_private_takes_a_file_of_root(key: Path) -> None:
 
     # It cannot read it at mode 0600, but that is all that stands in the way.
     assert caught.type is PermissionError
+
+
+@pytest.fixture
+def credential() -> Iterator[Path]:
+    """Return a credential as systemd shows it: 0440, in the directory that it names."""
+    before = os.environ.get("CREDENTIALS_DIRECTORY")
+    # Not below pytest's directory, which only its owner can enter.
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "kek"
+        write_private(path, b"content")
+        path.chmod(0o440)
+        path.parent.chmod(0o550)
+        os.environ["CREDENTIALS_DIRECTORY"] = directory
+        yield path
+        path.parent.chmod(0o700)
+    os.environ.pop("CREDENTIALS_DIRECTORY")
+    if before is not None:
+        os.environ["CREDENTIALS_DIRECTORY"] = before
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640, 0o400])
+def test_check_private_takes_a_credential_that_its_group_can_read(
+    credential: Path, mode: int
+) -> None:
+    """An access list shows as the group's right to read, and does not expose the file."""
+    credential.chmod(mode)
+
+    assert read_private(credential) == Secret(b"content")
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o460, 0o660, 0o404, 0o442, 0o420])
+def test_check_private_refuses_a_credential_that_is_exposed(credential: Path, mode: int) -> None:
+    """A credential that the group can write, or others can read or write, is refused like a key."""
+    credential.chmod(mode)
+
+    with pytest.raises(UnsafeFile, match="chmod 600"):
+        check_private(credential)
+
+
+def test_check_private_takes_a_link_to_a_credential(credential: Path, tmp_path: Path) -> None:
+    """A path that leads to the credential is the credential."""
+    (tmp_path / "kek").symlink_to(credential)
+
+    check_private(tmp_path / "kek")
+
+
+def test_check_private_takes_group_readable_credentials_only(
+    credential: Path, tmp_path: Path
+) -> None:
+    """What lies elsewhere, beside it, or behind a link in it, is refused as ever."""
+    outside = tmp_path / "kek"
+    write_private(outside, b"other")
+    outside.chmod(0o440)
+    credential.parent.chmod(0o750)
+    (credential.parent / "link").symlink_to(outside)
+    below = credential.parent / "below"
+    below.mkdir()
+    write_private(below / "kek", b"other")
+    (below / "kek").chmod(0o440)
+
+    for path in (outside, credential.parent / "link", below / "kek"):
+        with pytest.raises(UnsafeFile, match="chmod 600"):
+            check_private(path)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777, 0o757])
+def test_check_private_refuses_credentials_that_others_can_replace(
+    credential: Path, mode: int
+) -> None:
+    """A directory that others can write to is not one that systemd has made."""
+    credential.parent.chmod(mode)
+
+    with pytest.raises(UnsafeFile, match="chmod"):
+        check_private(credential)
+
+
+@pytest.mark.parametrize("named", ["", "relative", "/nowhere/at/all"])
+def test_check_private_without_a_credentials_directory_is_strict(
+    credential: Path, named: str
+) -> None:
+    """Where nothing is named, or nothing that is there, a group's right to read is too much."""
+    os.environ["CREDENTIALS_DIRECTORY"] = named
+
+    with pytest.raises(UnsafeFile, match="chmod 600"):
+        check_private(credential)
+
+
+@_as_root
+def test_check_private_takes_credentials_of_root_and_of_nobody_else(credential: Path) -> None:
+    """The unit's user may use what root has put there, and not what another user has."""
+    os.chown(credential, 0, 65_530)
+    os.chown(credential.parent, 0, 65_530)
+    os.setegid(65_530)
+    os.seteuid(65_530)
+    try:
+        check_private(credential)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+    os.chown(credential, 65_531, -1)
+    with pytest.raises(UnsafeFile, match="65531"):
+        check_private(credential)
 
 
 def test_check_private_refuses_what_is_not_a_file(tmp_path: Path) -> None:

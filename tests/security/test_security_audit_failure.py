@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import bcrypt
-from e2e.disk import small_disk_at
 from security.lab import World
+from support.disk import small_disk_at
 
 from kvsecure.model.errors import Code, Failure, Refused
 from kvsecure.proto import auth_pb2, kv_pb2

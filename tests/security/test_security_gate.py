@@ -96,10 +96,25 @@ def test_a_command_has_an_intent_and_an_outcome(app: World) -> None:
     intent, outcome = app.last(2)
 
     assert (intent["stage"], outcome["stage"]) == ("intent", "outcome")
-    assert outcome["intent"] == intent["seq"]
-    assert outcome["result"] == {"code": "OK", "rev": app.state.store.revision}
+    (done,) = outcome["done"]
+    assert (done["intent"], done["rev"]) == (intent["seq"], app.state.store.revision)
+    assert outcome["result"] == {"code": "OK"}
     assert "value" not in intent["op"]
     assert intent["op"]["value_bytes"] == 1
+
+
+def test_commands_that_succeed_together_share_an_outcome(app: World) -> None:
+    """One record of a turn names every command of a tenant that succeeded, and its revision."""
+    peer = app.peer("web")
+    asked = [app.begin(kv_pb2.PutRequest(key=b"/app/k", value=b"v"), peer) for _ in range(3)]
+
+    app.turn.end()
+
+    *intents, outcome = app.last(4)
+    assert [each.body is not None for each in asked] == [True] * 3
+    assert [each["intent"] for each in outcome["done"]] == [each["seq"] for each in intents]
+    revision = app.state.store.revision
+    assert [each["rev"] for each in outcome["done"]] == [revision - 2, revision - 1, revision]
 
 
 def test_a_command_that_fails_has_an_outcome_that_says_so(app: World) -> None:
@@ -176,7 +191,7 @@ def test_what_the_member_does_by_itself_is_recorded(app: World) -> None:
     intent, outcome = app.last(2)
     assert intent["actor"] == {"via": "system"}
     assert intent["op"] == {"rpc": "LeaseRevoke", "ID": 5}
-    assert outcome["intent"] == intent["seq"]
+    assert [each["intent"] for each in outcome["done"]] == [intent["seq"]]
 
 
 def test_a_log_in_is_recorded_with_its_tenant(app: World) -> None:

@@ -1,14 +1,16 @@
-"""Which passwords may be set."""
+"""Which passwords may be set, and which hashes of passwords may be brought."""
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvsecure.bundled import resource
+from kvsecure.crypto.passwords import hash_password
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import PASSWORD_BYTES_MAX
 from kvsecure.model.secret import Secret
-from kvsecure.security.password_policy import PasswordPolicy
+from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 
 _POLICY = PasswordPolicy(["correct horse battery staple", "Password1234567"])
 
@@ -100,3 +102,43 @@ def test_the_shipped_list_blocks_what_it_lists() -> None:
 def test_any_text_is_taken_or_refused(password: str, user: str) -> None:
     """There is no password and no name over which the check fails."""
     assert isinstance(_why(password, user), str)
+
+
+_BCRYPT = bcrypt.hashpw(b"a password that etcd has hashed", bcrypt.gensalt(4)).decode()
+_ARGON2 = hash_password(Secret(b"a password that kvsecure has hashed"))
+
+
+@pytest.mark.parametrize(
+    "verifier", [_BCRYPT, _BCRYPT.replace("$2b$", "$2a$"), _BCRYPT.replace("$2b$", "$2y$"), _ARGON2]
+)
+def test_verifiers_of_known_kinds_may_be_brought(verifier: str) -> None:
+    """A hash of etcd's, whatever it calls bcrypt, and one of our own can be stored as they are."""
+    check_verifier(verifier)
+
+
+@pytest.mark.parametrize(
+    "verifier",
+    [
+        *("", "plain", "$1$abc$def", "$2b$04$short", "$argon2id$", "\xff", _BCRYPT[:-1]),
+        *(_BCRYPT + "x", _BCRYPT + "\n", _BCRYPT.replace("$04$", "$4$"), _ARGON2[:-30]),
+        *(_ARGON2 + "\n", _ARGON2.replace("m=19456", "m=-1"), _ARGON2.replace("m=", "k=")),
+    ],
+)
+def test_a_verifier_of_no_use_is_refused(verifier: str) -> None:
+    """What no log-in could ever be checked against is not stored."""
+    with pytest.raises(Refused, match="no kind known here"):
+        check_verifier(verifier)
+
+
+@pytest.mark.parametrize(
+    "verifier",
+    [
+        *(_BCRYPT.replace("$04$", "$31$"), _BCRYPT.replace("$04$", "$15$")),
+        *(_ARGON2.replace("m=19456", "m=4194304"), _ARGON2.replace("m=19456", "m=" + "9" * 30)),
+        *(_ARGON2.replace("t=2", "t=1000"), _ARGON2.replace("p=1", "p=255")),
+    ],
+)
+def test_a_verifier_is_not_endless_work(verifier: str) -> None:
+    """Nobody, not a tenant's root, brings a hash whose checking keeps others from logging in."""
+    with pytest.raises(Refused, match="more work"):
+        check_verifier(verifier)

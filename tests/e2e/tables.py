@@ -1,0 +1,44 @@
+"""The tables of a server, read beside it with its key.
+
+Owns: finding out whose rows there are.
+Never: changes anything.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from e2e.world import Fortress
+
+from kvsecure.core.mvcc.records import decode_index_block
+from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
+from kvsecure.pki.files import read_private
+from kvsecure.server.datadir import MemberIdentity
+from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
+
+__all__ = ["rows_by_tenant"]
+
+_SIZE_BYTES_MAX = 16 * 1024**3
+
+
+def rows_by_tenant(fortress: Fortress) -> tuple[Counter[int], int]:
+    """Return how many versions of keys are in the index by tenant, and how many records there are.
+
+    The records' own rows do not tell whose they are; each has a row in the index while it is used.
+    """
+    data = fortress.data
+    reader = _reader(data, fortress.kek)
+    try:
+        found: Counter[int] = Counter()
+        for _, block in reader.scan(Table.INDEX, NO_SCOPE):
+            found.update(int(tenant) for tenant, _, _, _ in decode_index_block(block))
+        return found, reader.count(Table.RECORDS)
+    finally:
+        reader.close()
+
+
+def _reader(data: Path, kek: Path) -> TableReader:
+    identity_file = data / "member.json"
+    identity = MemberIdentity.decode(identity_file.read_bytes(), identity_file)
+    key = KeyEncryptionKey.from_file_content(read_private(kek))
+    keyring = Keyring.open((data / "keyring").read_bytes(), key)
+    return TableReader(data / "tables", identity.cluster, keyring, size_bytes_max=_SIZE_BYTES_MAX)
