@@ -19,7 +19,7 @@ from kvsecure.model.keys import FROM_KEY
 from kvsecure.model.limits import WATCHES_PER_STREAM_MAX
 from kvsecure.proto.encode import bytes_field, varint_field
 from kvsecure.proto.watch_pb2 import WatchCreateRequest, WatchRequest
-from kvsecure.security.feeds import Compacted, Feed, Revoked
+from kvsecure.security.feeds import Compacted, Ended, Feed
 from kvsecure.security.session import Peer
 
 __all__ = ["watch"]
@@ -44,6 +44,7 @@ _GO_CODES: Final = {
     "PERMISSION_DENIED": "PermissionDenied",
     "UNAUTHENTICATED": "Unauthenticated",
     "INVALID_ARGUMENT": "InvalidArgument",
+    "DATA_LOSS": "DataLoss",
 }
 
 
@@ -233,14 +234,13 @@ class _WatchStream:
                 # Without a reason and a revision: so clients tell this cancel from others (etcd).
                 part = varint_field(_COMPACT_REVISION, revision)
                 self._send(0, each.id, _CANCELED, part)
-            case Revoked():
+            case Ended(refused=refused):
                 self._drop(each)
-                reason = _reason_of(Refused(Failure.PERMISSION_DENIED))
                 self._send(
                     self._services.feeds.revision,
                     each.id,
                     _CANCELED,
-                    bytes_field(_CANCEL_REASON, reason.encode()),
+                    bytes_field(_CANCEL_REASON, _reason_of(refused).encode()),
                 )
             case batch:
                 if batch.events:

@@ -18,6 +18,7 @@ from typing import Final, Protocol, final
 
 from kvsecure.core.entry import DamagedEntry
 from kvsecure.core.link import DiskLink
+from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.raft.node import NotLeader
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
 from kvsecure.core.state import State
@@ -28,7 +29,6 @@ from kvsecure.model.limits import (
     REQUEST_TIMEOUT_S,
     UNFLUSHED_BYTES_MAX,
 )
-from kvsecure.storage.tables import DamagedRow
 from kvsecure.storage.worker import APPEND, APPENDED, FAILED, WRITTEN, Order, Report
 from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
 
@@ -307,12 +307,9 @@ class Engine:
                 if not proposal.done:
                     proposal.done = True
                     finish(proposal, outcome)
-        except (DamagedEntry, DamagedRow) as error:
+        except (DamagedEntry, DamagedRecord) as error:
             # The state is between two entries: nothing of it may be read or stored any more.
-            self._fatal(
-                f"{error}. Restore the data directory from a backup, or start the version of this "
-                "program that wrote it"
-            )
+            self._fatal(_damaged(error))
             return
         took_ns = self._now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
@@ -381,7 +378,12 @@ class Engine:
         self._persist()
 
     def _run_slice(self) -> None:
-        if self.state.store.run_slice():
+        try:
+            is_more = self.state.store.run_slice()
+        except DamagedRecord as error:
+            self._fatal(_damaged(error))
+            return
+        if is_more:
             self._later(_SLICE_PAUSE_S, self._run_slice)
             return
         self._slicing = False
@@ -420,6 +422,13 @@ class Engine:
         if not self._stopped:
             self.stop()
             self._on_fatal(why)
+
+
+def _damaged(error: Exception) -> str:
+    return (
+        f"{error}. Restore the data directory from a backup, or start the version of this program "
+        "that wrote it"
+    )
 
 
 def _text(body: bytes) -> str:

@@ -9,13 +9,15 @@ Keeps: nothing is handed out that the session could not read when it is handed o
 from collections.abc import Callable
 from typing import NamedTuple, final
 
+from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.watch import Batch, Filters, Watcher
+from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.keys import FROM_KEY, span_of
 from kvsecure.proto.watch_pb2 import WatchCreateRequest
 from kvsecure.security.gate import Asking, Gate
 from kvsecure.security.session import Peer, Session
 
-__all__ = ["Compacted", "Feed", "Feeds", "Revoked"]
+__all__ = ["Compacted", "Ended", "Feed", "Feeds"]
 
 
 class Compacted(NamedTuple):
@@ -24,8 +26,10 @@ class Compacted(NamedTuple):
     revision: int
 
 
-class Revoked(NamedTuple):
-    """The session may not watch this any more; it is over."""
+class Ended(NamedTuple):
+    """The session may not watch this any more, or what it wants cannot be read; it is over."""
+
+    refused: Refused
 
 
 @final
@@ -50,17 +54,20 @@ class Feed:
         self._request = request
         self.watcher = watcher
 
-    def take(self) -> Batch | Compacted | Revoked | None:
+    def take(self) -> Batch | Compacted | Ended | None:
         """Return what comes next, or None when there is nothing now."""
         session = self._gate.still_allowed(self._peer, self._session, self._request)
         if session is None:
-            return Revoked()
+            return Ended(Refused(Failure.PERMISSION_DENIED))
         self._session = session
         engine, watcher = self._gate.engine, self.watcher
         store = engine.state.store
         if not watcher.live and not watcher.queue and watcher.next_revision < store.compacted:
             return Compacted(store.compacted)
-        return engine.state.hub.take(watcher, store.revision)
+        try:
+            return engine.state.hub.take(watcher, store.revision)
+        except DamagedRecord as damage:
+            return Ended(self._gate.corrupt(damage))
 
     @property
     def is_current(self) -> bool:

@@ -22,6 +22,7 @@ from kvsecure.core.apply import holds_put
 from kvsecure.core.engine import Engine
 from kvsecure.core.entry import encode, envelope
 from kvsecure.core.member import MemberFacts, member_list_body, status_body
+from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.replica import Outcome, Proposal
 from kvsecure.model.answer import Answer
@@ -45,10 +46,12 @@ from kvsecure.security.describe import describe_fields, describe_refused, rpc_na
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
 from kvsecure.security.session import Peer, Session
+from kvsecure.telemetry.log import log
 
 __all__ = ["Asking", "Gate"]
 
 _PUT_OVERHEAD_BYTES: Final = 256
+_log: Final = log("gate")
 
 
 class Asking(Protocol):
@@ -258,8 +261,10 @@ class Gate:
                 self._engine.state, session.tenant, session.space, request, self._now_ns()
             )
         except Refused as refused:
-            self._records.read(session, request, b'"code":"%b"' % refused.code.name.encode())
-            asking.fail(refused)
+            self._fail_read(asking, session, request, refused)
+            return
+        except DamagedRecord as damage:
+            self._fail_read(asking, session, request, self.corrupt(damage))
             return
         self._records.read(
             session,
@@ -267,6 +272,11 @@ class Gate:
             b'"bytes":%d,"code":"OK","rev":%d' % (len(answer.body), answer.revision),
         )
         asking.succeed(answer)
+
+    def corrupt(self, damage: DamagedRecord) -> Refused:
+        """Say that something on the disk cannot be read, to whoever runs this and whoever asked."""
+        _log.error("what is stored is damaged: restore the data directory", error=str(damage))
+        return Refused(Failure.CORRUPT)
 
     def operate(self, asking: Asking, request: Message) -> None:
         """Answer from what this member knows of itself."""
@@ -468,6 +478,12 @@ class Gate:
     def _count_failure(self, refused: Refused) -> None:
         name = refused.failure.name.lower()
         self.auth_failures[name] = self.auth_failures.get(name, 0) + 1
+
+    def _fail_read(
+        self, asking: Asking, session: Session, request: Message, refused: Refused
+    ) -> None:
+        self._records.read(session, request, b'"code":"%b"' % refused.code.name.encode())
+        asking.fail(refused)
 
     def _name_of(self, tenant: TenantId) -> str:
         found = self._engine.state.accounts.tenant(tenant)

@@ -244,6 +244,27 @@ def test_revoked_right_ends_the_watch_before_its_next_event(bench: Bench) -> Non
     assert stream.take() == []
 
 
+def test_damaged_history_ends_the_watch_that_needs_it(bench: Bench) -> None:
+    """A record that cannot be read any more cancels its watch, says why, and leaves the others."""
+    stream = bench.stream()
+    bench.put(b"lost")
+    start = bench.revision
+    bench.world.lose_records()
+    bench.create(stream, b"here")
+    stream.take()
+
+    bench.create(stream, b"lost", start_revision=start)
+    bench.put(b"here")
+
+    created, cancelled, event = stream.take()
+    assert created.created
+    assert cancelled.canceled
+    assert cancelled.cancel_reason == (
+        "rpc error: code = DataLoss desc = etcdserver: corrupt cluster"
+    )
+    assert (event.watch_id, len(event.events)) == (0, 1)
+
+
 def test_deleted_user_watches_no_more(bench: Bench) -> None:
     """A user that is gone is cut off without waiting for an event."""
     _reader(bench, "web", b"k")

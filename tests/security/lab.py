@@ -295,6 +295,11 @@ class World:
         self.turn.end()
         return asked
 
+    def lose_records(self) -> None:
+        """Flush what was written to tables that keep nothing of it."""
+        self.state.begin_flush(0, b"")
+        self.state.end_flush()
+
     def begin(self, request: Message, peer: Peer | None = None, token: bytes = b"") -> Asked:
         """Send one request and leave its turn open."""
         asked = Asked(self.turn, peer or self.peer("root"), token)

@@ -12,7 +12,7 @@ from kvsecure.core.watch import Watcher
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto import auth_pb2, kv_pb2, lease_pb2, tenant_pb2, watch_pb2
 from kvsecure.security.canonical import canonical
-from kvsecure.security.feeds import Compacted, Feed, Revoked
+from kvsecure.security.feeds import Compacted, Ended, Feed
 from kvsecure.security.session import Peer, source_fragment
 
 _GET: Final = kv_pb2.RangeRequest(key=b"/app/k")
@@ -126,6 +126,21 @@ def test_a_command_that_fails_has_an_outcome_that_says_so(app: World) -> None:
     assert asked.why == "LEASE_NOT_FOUND"
     assert outcome["intent"] == intent["seq"]
     assert outcome["result"] == {"code": "NOT_FOUND"}
+
+
+def test_a_read_of_what_is_damaged_is_data_loss(app: World) -> None:
+    """A record that is missing from the tables is told and recorded, and costs nobody else."""
+    app.ask(_PUT, app.peer("web"))
+    app.lose_records()
+    app.ask(kv_pb2.PutRequest(key=b"/app/other", value=b"v"), app.peer("web"))
+
+    lost = app.ask(_GET, app.peer("web"))
+    record = next(app.last())
+    other = app.ask(kv_pb2.RangeRequest(key=b"/app/other"), app.peer("web"))
+
+    assert lost.why == "CORRUPT"
+    assert (record["stage"], record["result"]) == ("read", {"code": "DATA_LOSS"})
+    assert other.body is not None
 
 
 def test_a_denial_is_recorded_with_its_reason(app: World) -> None:
@@ -262,7 +277,7 @@ def test_a_watch_hands_out_nothing_after_its_right_is_gone(app: World, why: str)
     app.system(_ENDS[why])
 
     assert feed.is_stale
-    assert isinstance(feed.take(), Revoked)
+    assert isinstance(feed.take(), Ended)
     record = next(iter(_flushed(app)[-1:]))
     assert record["stage"] == "denied"
 
@@ -284,7 +299,7 @@ def test_watches_are_looked_at_when_accounts_move(app: World) -> None:
     app.feeds.wake_stale()
 
     assert {id(each) for each in woken} == {id(feed.watcher), id(other.watcher)}
-    assert isinstance(feed.take(), Revoked)
+    assert isinstance(feed.take(), Ended)
     assert other.take() is None
 
 
@@ -298,7 +313,7 @@ def test_a_watch_goes_on_while_its_right_does(app: World) -> None:
 
     batch = feed.take()
     assert batch is not None
-    assert not isinstance(batch, Revoked | Compacted)
+    assert not isinstance(batch, Ended | Compacted)
     assert len(batch.events) == 1
     assert not feed.is_stale
 
@@ -316,7 +331,7 @@ def test_a_watch_outlives_its_token_and_not_its_session(app: World) -> None:
     assert feed.take() is None
     app.system(auth_pb2.AuthUserChangePasswordRequest(name="other", hashedPassword="x"))
 
-    assert isinstance(feed.take(), Revoked)
+    assert isinstance(feed.take(), Ended)
 
 
 def test_a_watch_of_a_deleted_tenant_is_cut(app: World) -> None:
@@ -329,7 +344,7 @@ def test_a_watch_of_a_deleted_tenant_is_cut(app: World) -> None:
     assert feed.watcher in woken
     app.tenant("acme")
 
-    assert isinstance(feed.take(), Revoked)
+    assert isinstance(feed.take(), Ended)
 
 
 def test_a_watch_is_decided_on_the_range_that_was_sent(app: World) -> None:
@@ -360,7 +375,7 @@ def test_an_open_tenant_that_closes_cuts_the_watches_of_strangers(world: World) 
 
     world.system(auth_pb2.AuthEnableRequest())
 
-    assert isinstance(feed.take(), Revoked)
+    assert isinstance(feed.take(), Ended)
 
 
 def test_a_keep_alive_is_decided_each_time(app: World) -> None:

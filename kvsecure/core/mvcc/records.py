@@ -17,14 +17,26 @@ from typing import Final, Protocol, final
 from kvsecure.model.errors import invariant
 from kvsecure.model.ids import TenantId
 from kvsecure.model.limits import RECORD_CACHE_BYTES_MAX
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_records, pack_rows
+from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Row, Table, pack_records, pack_rows
 
-__all__ = ["Records", "TableSource", "decode_index_block", "encode_index_row", "index_block"]
+__all__ = [
+    "DamagedRecord",
+    "Records",
+    "TableSource",
+    "decode_index_block",
+    "encode_index_row",
+    "index_block",
+]
 
 _INDEX_BLOCK_ROWS_MAX: Final = 4_096
 _TENANT_BYTES: Final = 4
 _HEAD_BYTES: Final = 36
 _KEY_LENGTH_BYTES: Final = 4
+
+
+@final
+class DamagedRecord(Exception):
+    """What the tables must hold is not there, or was changed."""
 
 
 class TableSource(Protocol):
@@ -95,21 +107,32 @@ class Records:
         self._cache_bytes = 0
 
     def get(self, place: bytes, tenant: TenantId) -> bytes:
-        """Return the record at a position that the index holds."""
+        """Return the record at a position that the index holds.
+
+        Raises:
+            DamagedRecord: It is missing, or does not open.
+        """
         record = self.find(place, tenant)
-        invariant(record is not None, "the tables hold every record that the index names")
-        assert record is not None  # noqa: S101 - narrows the type; the invariant has checked it
+        if record is None:
+            raise DamagedRecord("a record that the index names is missing")
         return record
 
     def find(self, place: bytes, tenant: TenantId) -> bytes | None:
-        """Return the record at a position, or None if compaction has freed it."""
+        """Return the record at a position, or None if compaction has freed it.
+
+        Raises:
+            DamagedRecord: It does not open.
+        """
         found = self.fresh.get(place) or self._flushing.get(place)
         if found is not None:
             return found[1]
         cached = self._cache.get(place)
         if cached is not None:
             return cached
-        record = self._source.get(Table.RECORDS, place, tenant)
+        try:
+            record = self._source.get(Table.RECORDS, place, tenant)
+        except DamagedRow as damage:
+            raise DamagedRecord(str(damage)) from None
         if record is not None:
             self._remember(place, record)
         return record
@@ -136,8 +159,15 @@ class Records:
         self.flushes_ended += 1
 
     def next_block(self, start: bytes) -> tuple[bytes, bytes] | None:
-        """Return the first flushed index block at or after a place, with its place."""
-        return self._source.next(Table.INDEX, start, NO_SCOPE)
+        """Return the first flushed index block at or after a place, with its place.
+
+        Raises:
+            DamagedRecord: It does not open.
+        """
+        try:
+            return self._source.next(Table.INDEX, start, NO_SCOPE)
+        except DamagedRow as damage:
+            raise DamagedRecord(str(damage)) from None
 
     @property
     def unflushed_bytes(self) -> int:
