@@ -31,7 +31,6 @@ _CANCELED: Final = b"\x20\x01"
 _COMPACT_REVISION: Final = b"\x28"
 _CANCEL_REASON: Final = b"\x32"
 _FRAGMENT: Final = b"\x38\x01"
-_EVENTS: Final = b"\x5a"
 
 # What etcd answers for a watcher that was not made.
 _NO_ID: Final = -1
@@ -76,10 +75,11 @@ class _Opening:
 class _Watch:
     """One watcher of the stream."""
 
-    __slots__ = ("feed", "fragment", "id", "progress", "quiet")
+    __slots__ = ("feed", "fragment", "id", "id_field", "progress", "quiet")
 
     def __init__(self, watch_id: int, request: WatchCreateRequest) -> None:
         self.id = watch_id
+        self.id_field = varint_field(_WATCH_ID, watch_id)
         self.fragment = request.fragment
         self.progress = request.progress_notify
         # Whether no events were sent to it since the last progress notice was due.
@@ -246,18 +246,19 @@ class _WatchStream:
                 if batch.events:
                     each.quiet = False
                     self._send_events(each, batch.revision, batch.events)
-                self._ready[each.id] = each
+                if each.feed.has_more:
+                    self._ready[each.id] = each
 
     def _send_events(self, each: _Watch, revision: int, events: tuple[bytes, ...]) -> None:
         if not each.fragment:
-            self._send(revision, each.id, *(bytes_field(_EVENTS, event) for event in events))
+            header = self._services.header(revision)
+            self._call.send(b"".join((header, each.id_field, *events)))
             return
         fragments = list(_fragments(events, self._services.request_bytes_max))
         for number, fragment in enumerate(fragments, 1):
             last = number == len(fragments)
-            parts = [bytes_field(_EVENTS, event) for event in fragment]
             # Fields in any order are one message; the mark stands in front of the events.
-            self._send(revision, each.id, *(() if last else (_FRAGMENT,)), *parts)
+            self._send(revision, each.id, *(() if last else (_FRAGMENT,)), *fragment)
 
     # --- progress -------------------------------------------------------------------------------
 

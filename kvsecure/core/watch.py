@@ -32,13 +32,14 @@ __all__ = ["Batch", "Filters", "Hub", "Watcher"]
 _TYPE_DELETE: Final = b"\x08\x01"
 _KV: Final = b"\x12"
 _PREVIOUS: Final = b"\x1a"
-# How much of history one turn reads for one watcher.
-_HISTORY_EVENTS_MAX: Final = 1_000
-_HISTORY_BYTES_MAX: Final = 1024 * 1024
+# Field key of the events of etcdserverpb.WatchResponse.
+_EVENTS: Final = b"\x5a"
+# How much one batch holds of history, or of what has piled up, unless one revision is larger.
+_BATCH_EVENTS_MAX: Final = 1_000
+_BATCH_BYTES_MAX: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class Filters(NamedTuple):
     """Which events a watcher does not want, and whether it wants what was there before."""
 
     no_put: bool = False
@@ -47,7 +48,7 @@ class Filters:
 
 
 class Batch(NamedTuple):
-    """Encoded mvccpb.Event messages of whole revisions, oldest first."""
+    """Events of whole revisions, oldest first, each as a field of a WatchResponse."""
 
     # The watcher has everything through this revision.
     revision: int
@@ -164,9 +165,11 @@ class Hub:
             if watcher.queue_bytes + batch.size_bytes > WATCH_QUEUE_BYTES_MAX and watcher.queue:
                 self._fall_back(watcher, revision)
                 continue
+            is_first = not watcher.queue
             watcher.queue.append(batch)
             watcher.queue_bytes += batch.size_bytes
-            watcher.wake(watcher)
+            if is_first:
+                watcher.wake(watcher)
 
     def _fall_back(self, watcher: Watcher, revision: int) -> None:
         """Let a slow watcher read history from here on, after what is queued."""
@@ -189,7 +192,7 @@ class Hub:
         if watcher.queue:
             batch = watcher.queue.popleft()
             watcher.queue_bytes -= batch.size_bytes
-            return batch
+            return _merged(batch, watcher) if watcher.queue else batch
         if watcher.live:
             return None
         if watcher.history is None:
@@ -217,7 +220,7 @@ class Hub:
         while history:
             place, key, previous = history[0]
             main = main_of(place)
-            full = len(events) >= _HISTORY_EVENTS_MAX or size_bytes >= _HISTORY_BYTES_MAX
+            full = len(events) >= _BATCH_EVENTS_MAX or size_bytes >= _BATCH_BYTES_MAX
             if full and main != revision:
                 return Batch(revision, tuple(events), size_bytes)
             history.popleft()
@@ -250,6 +253,7 @@ class Hub:
     def _encode_event(
         self, space: Space, revision: int, event: Event, filters: Filters
     ) -> bytes | None:
+        """Encode an event as a watcher wants it, or return None if it does not want it."""
         if event.record is None:
             if filters.no_delete:
                 return None
@@ -265,7 +269,7 @@ class Hub:
             previous = self._records.find(event.previous, space.tenant)
             if previous is not None:
                 encoded += bytes_field(_PREVIOUS, previous)
-        return encoded
+        return bytes_field(_EVENTS, encoded)
 
     # --- within ---------------------------------------------------------------------------------
 
@@ -285,6 +289,19 @@ class Hub:
             crowd.watchers.pop(id(watcher), None)
             if not crowd.watchers:
                 del crowds[key]
+
+
+def _merged(first: Batch, watcher: Watcher) -> Batch:
+    """Return a batch with what else has piled up for a watcher, as far as one batch goes."""
+    revision, events, size_bytes = first
+    merged = [*events]
+    queue = watcher.queue
+    while queue and len(merged) < _BATCH_EVENTS_MAX and size_bytes < _BATCH_BYTES_MAX:
+        revision, events, more_bytes = queue.popleft()
+        merged += events
+        size_bytes += more_bytes
+        watcher.queue_bytes -= more_bytes
+    return Batch(revision, tuple(merged), size_bytes)
 
 
 def _history(

@@ -70,6 +70,11 @@ class Feed:
             return Ended(self._gate.corrupt(damage))
 
     @property
+    def has_more(self) -> bool:
+        """Whether there may be more to take at once."""
+        return bool(self.watcher.queue) or not self.watcher.live
+
+    @property
     def is_current(self) -> bool:
         """Whether all that was written so far is handed out, and the watch has begun (etcd)."""
         watcher = self.watcher

@@ -258,6 +258,7 @@ class StreamedCall:
         "_heard",
         "_link",
         "_method",
+        "_outbox",
         "_pending_bytes",
         "_reader",
         "_receiver",
@@ -285,7 +286,9 @@ class StreamedCall:
         self._heard = False
         self._finished = False
         self._closed = False
-        # Bytes that this turn's end will queue, and whether the producer waits for that.
+        # Prefixes and messages that this turn's end will queue, the bytes of the messages, and
+        # whether the producer waits for that.
+        self._outbox: list[bytes] = []
         self._pending_bytes = 0
         self._waits_for_turn = False
         self._receiver: Receiver
@@ -352,10 +355,15 @@ class StreamedCall:
 
     def send(self, message: bytes) -> None:
         """Send one message at the end of this turn."""
-        if not self._finished:
-            self._pending_bytes += len(message)
-            self._link.owed_bytes += len(message)
-            self._link.turn.answer(self, message, None)
+        if self._finished:
+            return
+        length = len(message)
+        self._pending_bytes += length
+        self._link.owed_bytes += length
+        if not self._outbox:
+            # The turn hands over whatever has come together by its end.
+            self._link.turn.answer(self, b"", None)
+        self._outbox += (message_prefix(message), message)
 
     def succeed(self, answer: Answer) -> None:
         """Send one answer with its header."""
@@ -383,19 +391,20 @@ class StreamedCall:
         return self._link.outgoing.is_full(self._stream_id, STREAM_UNSENT_BYTES_MAX)
 
     def deliver(self, message: bytes | None, refused: Refused | None) -> None:
-        """Hand a message or the end to the connection."""
+        """Hand what came together, or the end, to the connection."""
         link = self._link
         if self._closed:
             return
         if message is not None:
-            self._pending_bytes -= len(message)
-            link.owed_bytes -= len(message)
+            outbox, self._outbox = self._outbox, []
+            link.owed_bytes -= self._pending_bytes
+            self._pending_bytes = 0
             if not self._begun:
                 self._begun = True
                 link.outgoing.send_headers(self._stream_id, OK_HEADERS)
-            link.outgoing.send_data(self._stream_id, message_prefix(message) + message)
+            link.outgoing.send_data(self._stream_id, b"".join(outbox))
             link.turn.mark(link)
-            if self._waits_for_turn and not self._pending_bytes:
+            if self._waits_for_turn:
                 self._waits_for_turn = False
                 link.turn.at_end(self.drained)
             return

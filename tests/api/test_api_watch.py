@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 from api.watching import REQUEST_BYTES_MAX, Bench, keys_of
 
-from kvsecure.model.limits import WATCHES_PER_STREAM_MAX
+from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX, WATCHES_PER_STREAM_MAX
 from kvsecure.proto import auth_pb2, kv_pb2, mvcc_pb2, watch_pb2
 
 _DENIED: Final = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
@@ -366,12 +366,28 @@ def test_ready_watchers_take_turns(bench: Bench) -> None:
     bench.create(stream)
     stream.is_full = True
     for _ in range(2):
-        bench.put()
+        # Two of them are more than a batch holds.
+        bench.put(value=bytes(WATCH_QUEUE_BYTES_MAX))
     stream.take()
 
     bench.read_on(stream)
 
     assert [one.watch_id for one in stream.responses] == [0, 1, 0, 1]
+
+
+def test_what_piled_up_is_one_response(bench: Bench) -> None:
+    """A client that was slow gets the revisions it missed together, whole and in order."""
+    stream = bench.stream()
+    bench.create(stream)
+    stream.take()
+    stream.is_full = True
+    revisions = [bench.put() for _ in range(5)]
+
+    bench.read_on(stream)
+
+    (response,) = stream.take()
+    assert [event.kv.mod_revision for event in response.events] == revisions
+    assert response.header.revision == revisions[-1]
 
 
 # --- cancelling and ending --------------------------------------------------------------------
@@ -480,8 +496,8 @@ def test_slow_watch_is_told_when_its_place_is_compacted(bench: Bench) -> None:
 
     bench.read_on(stream)
 
-    *events, ended = stream.responses
-    assert len(events) == 2
+    response, ended = stream.responses
+    assert len(response.events) == 2
     assert (ended.canceled, ended.compact_revision) == (True, bench.revision)
     assert len(bench.world.feeds) == 0
 

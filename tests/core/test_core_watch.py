@@ -205,7 +205,7 @@ class _WatchMachine(RuleBasedStateMachine):
             return False
         assert isinstance(came, Batch)
         assert came.size_bytes == sum(map(len, came.events))
-        seen.events += [mvcc_pb2.Event.FromString(event) for event in came.events]
+        seen.events += watch_pb2.WatchResponse.FromString(b"".join(came.events)).events
         seen.through = came.revision
         self._assert_has_all_through(seen, came.revision)
         return True
