@@ -177,6 +177,11 @@ class Engine:
         """How many commands are on their way."""
         return self._pending_count
 
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the log waits for room, and nothing new is taken."""
+        return self._disk_full
+
     # --- commands -------------------------------------------------------------------------------
 
     def submit(self, proposal: Proposal) -> None:

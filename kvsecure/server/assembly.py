@@ -363,6 +363,25 @@ def _add_periodic_work(
     engine.every(_COMPACTION_SCAN_S, compact)
     engine.every(_AUDIT_SYNC_S, engine.sync_audit)
     engine.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)
+    engine.every(_AUDIT_SYNC_S, _RoomWatch(engine).look)
+
+
+@final
+class _RoomWatch:
+    """Says when the disk is full, and when there is room again: nothing else would at a start."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._was_full = False
+
+    def look(self) -> None:
+        """Say what has changed."""
+        is_full = self._engine.is_disk_full
+        if is_full and not self._was_full:
+            _log.error("the disk is full: nothing is written or taken until there is room")
+        elif self._was_full and not is_full:
+            _log.info("there is room on the disk again")
+        self._was_full = is_full
 
 
 def default_tenant_is_untouched(parts: MemberParts) -> bool:

@@ -375,6 +375,7 @@ def test_start_on_a_full_disk_waits_for_room_and_can_be_stopped(small: KvsecureS
         )
         with pytest.raises(ProcessFailedError):
             _wait_ready_shortly(small)
+        assert b"the disk is full" in small.process.log()
         assert small.stop() == -signal.SIGTERM
 
         small.process.spawn()
