@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Final, final
 
@@ -26,6 +27,9 @@ __all__ = [
 
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
+# How long the disk processes of a member that is gone may take to finish what they were told.
+_LINGER_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.02
 
 
 @final
@@ -98,14 +102,16 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         self.descriptor = os.open(directory / "LOCK", os.O_RDWR | os.O_CREAT, FILE_MODE)
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self.descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(self.descriptor)
-            raise StorageError(
-                f"{directory} is in use by another member process ({holder})"
-            ) from None
+        deadline_s = time.monotonic() + _LINGER_S
+        while not _try_lock(self.descriptor):
+            holder = os.pread(self.descriptor, 32, 0).decode("ascii", "replace").strip()
+            if _is_alive(holder) or time.monotonic() > deadline_s:
+                os.close(self.descriptor)
+                raise StorageError(
+                    f"{directory} is in use by another member process ({holder or 'unknown'})"
+                )
+            # Killed a moment ago; its disk processes notice that and end.
+            time.sleep(_LOOK_EVERY_S)
         # On a full disk a member has to start all the same: to make room, for one.
         with contextlib.suppress(OSError):
             os.ftruncate(self.descriptor, 0)
@@ -115,3 +121,24 @@ class DirectoryLock:
     def close(self) -> None:
         """Give up the lock; a child that inherited it may still hold it."""
         os.close(self.descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(holder: str) -> bool:
+    """Tell whether a process of this number exists; where there is none, nobody can tell."""
+    if not holder.isdigit():
+        return True
+    try:
+        os.kill(int(holder), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,7 +1,10 @@
 """Files that survive a crash, and directories that nobody else may enter."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 from storage.segments_lab import contents_of, dirty_pages, file_size_limit
@@ -109,3 +112,19 @@ def test_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
 
     DirectoryLock(tmp_path).close()
     assert (tmp_path / "LOCK").stat().st_mode & 0o777 == 0o600
+
+
+_KILLED: Final = """
+import subprocess, sys
+from pathlib import Path
+from kvsecure.storage.files import DirectoryLock
+lock = DirectoryLock(Path(sys.argv[1]))
+subprocess.Popen(["sleep", "0.5"], pass_fds=[lock.descriptor])
+"""
+
+
+def test_directory_of_a_member_that_is_gone_is_waited_for(tmp_path: Path) -> None:
+    """What a killed member's disk processes still hold is taken once they have ended."""
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=True)
+
+    DirectoryLock(tmp_path).close()
