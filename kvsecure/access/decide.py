@@ -28,6 +28,7 @@ from kvsecure.proto import (
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
+    reflection_pb2,
     state_pb2,
     tenant_pb2,
     watch_pb2,
@@ -419,6 +420,19 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         maintenance_pb2.AlarmRequest: Rule(_alarm, {"action": _O, "memberID": _O, "alarm": _O}),
         maintenance_pb2.StatusRequest: Rule(_anybody, {}),
         health_pb2.HealthCheckRequest: Rule(_anybody, {"service": _O}, open=True),
+        # What it tells is in the `.proto` files that everybody has.
+        reflection_pb2.ServerReflectionRequest: Rule(
+            _anybody,
+            {
+                "host": _O,
+                "file_by_filename": _O,
+                "file_containing_symbol": _O,
+                "file_containing_extension": _O,
+                "all_extension_numbers_of_type": _O,
+                "list_services": _O,
+            },
+            open=True,
+        ),
         # tenants and the audit trail
         tenant_pb2.TenantAddRequest: Rule(
             _cluster_admin,
@@ -442,5 +456,6 @@ PARTS: Final[Mapping[type[Message], Mapping[str, Meaning]]] = MappingProxyType(
     {
         authstore_pb2.Permission: {"permType": _O, "key": _K, "range_end": _K},
         authstore_pb2.UserAddOptions: {"no_password": _O},
+        reflection_pb2.ExtensionRequest: {"containing_type": _O, "extension_number": _O},
     }
 )

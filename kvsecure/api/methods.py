@@ -8,12 +8,13 @@ Follows: etcd-wire.md for paths and messages. Methods of clusters with several m
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import Message
 
-from kvsecure.api import auth, health, kv, lease, tenants, watch
+from kvsecure.api import auth, health, kv, lease, reflection, tenants, watch
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.proto import (
     auth_pb2,
@@ -22,6 +23,7 @@ from kvsecure.proto import (
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
+    reflection_pb2,
     tenant_pb2,
     watch_pb2,
 )
@@ -77,6 +79,19 @@ def _alarm(
     else:
         services.gate.submit(asking, request, content)
 
+
+@cache
+def _catalogue() -> reflection.Catalogue:
+    return reflection.Catalogue(SERVICES)
+
+
+def _reflect(_: Services, call: StreamCall) -> Receiver:
+    return reflection.reflect(call, _catalogue())
+
+
+_REFLECTION: Final = Method(
+    reflection_pb2.ServerReflectionRequest, Shape.BIDI_STREAM, None, _reflect, Header.NONE
+)
 
 _KV: Final = "/etcdserverpb.KV/"
 _LEASE: Final = "/etcdserverpb.Lease/"
@@ -135,6 +150,8 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         "/grpc.health.v1.Health/Watch": Method(
             health_pb2.HealthCheckRequest, Shape.SERVER_STREAM, None, health.watch, Header.NONE
         ),
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _REFLECTION,
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
         _TENANTS + "TenantAdd": _unary(tenant_pb2.TenantAddRequest, tenants.tenant_add),
         _TENANTS + "TenantList": _unary(tenant_pb2.TenantListRequest, auth.read),
         _TENANTS + "TenantGet": _unary(tenant_pb2.TenantGetRequest, auth.read),

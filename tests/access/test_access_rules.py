@@ -16,6 +16,7 @@ from kvsecure.proto import (
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
+    reflection_pb2,
     state_pb2,
     tenant_pb2,
     watch_pb2,
@@ -203,6 +204,7 @@ _ACCOUNT_ROWS: Final = (
     _ok(WEB, cluster_pb2.MemberListRequest()),
     _ok(WEB, maintenance_pb2.StatusRequest()),
     _ok(WEB, health_pb2.HealthCheckRequest()),
+    _ok(WEB, reflection_pb2.ServerReflectionRequest()),
     _ok(WEB, maintenance_pb2.AlarmRequest()),
     *(
         row
@@ -230,6 +232,7 @@ _NEVER_DENIED: Final = frozenset(
         cluster_pb2.MemberListRequest,
         maintenance_pb2.StatusRequest,
         health_pb2.HealthCheckRequest,
+        reflection_pb2.ServerReflectionRequest,
     }
 )
 _NEVER_ALLOWED: Final = frozenset({watch_pb2.WatchRequest, state_pb2.VerifierUpgrade})
@@ -264,7 +267,7 @@ def test_a_message_without_a_rule_is_denied_to_everybody() -> None:
         assert decide(CLUSTER_ROOT, request, _BOOK) is Decision.DENY_UNKNOWN
 
 
-def test_strangers_may_make_three_requests() -> None:
+def test_strangers_may_make_four_requests() -> None:
     """Only what says nothing about anybody is open, and the door by which one comes in."""
     opened = {request for request in RULES if is_open(request())}
 
@@ -272,6 +275,7 @@ def test_strangers_may_make_three_requests() -> None:
         auth_pb2.AuthStatusRequest,
         auth_pb2.AuthenticateRequest,
         health_pb2.HealthCheckRequest,
+        reflection_pb2.ServerReflectionRequest,
     }
     assert not is_open(state_pb2.VerifierUpgrade())
 

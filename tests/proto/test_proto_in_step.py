@@ -27,6 +27,7 @@ from kvsecure.proto import (
 
 # etcd's own names of the files that hold its interface.
 _ETCD_FILES = {"rpc.proto", "kv.proto", "auth.proto", "v3lock.proto", "v3election.proto"}
+_STANDARD_PACKAGES = {"grpc.health.v1", "grpc.reflection.v1"}
 _ETCD_PACKAGES = ("etcdserverpb", "mvccpb", "authpb", "v3lockpb", "v3electionpb")
 _PROTOC_VERSION = re.compile(r"^# Protobuf Python Version: (.*)$", re.MULTILINE)
 
@@ -112,9 +113,53 @@ def test_health_is_the_standard_protocol() -> None:
     }
 
 
+def test_reflection_is_the_standard_protocol() -> None:
+    """Names and numbers of grpc.reflection.v1 are those that grpcurl and its kin use."""
+    facts = facts_of(file for file in _ours() if file.package == "grpc.reflection.v1")
+
+    prefix = "grpc.reflection.v1."
+    service = f"{prefix}ServerReflection"
+    request, response = f"{service}Request", f"{service}Response"
+    fields = {
+        request: [
+            "1 host string",
+            "3 file_by_filename string oneof message_request",
+            "4 file_containing_symbol string oneof message_request",
+            f"5 file_containing_extension {prefix}ExtensionRequest oneof message_request",
+            "6 all_extension_numbers_of_type string oneof message_request",
+            "7 list_services string oneof message_request",
+        ],
+        f"{prefix}ExtensionRequest": ["1 containing_type string", "2 extension_number int32"],
+        response: [
+            "1 valid_host string",
+            f"2 original_request {request}",
+            f"4 file_descriptor_response {prefix}FileDescriptorResponse oneof message_response",
+            (
+                f"5 all_extension_numbers_response {prefix}ExtensionNumberResponse"
+                " oneof message_response"
+            ),
+            f"6 list_services_response {prefix}ListServiceResponse oneof message_response",
+            f"7 error_response {prefix}ErrorResponse oneof message_response",
+        ],
+        f"{prefix}FileDescriptorResponse": ["1 file_descriptor_proto repeated bytes"],
+        f"{prefix}ExtensionNumberResponse": [
+            "1 base_type_name string",
+            "2 extension_number repeated int32",
+        ],
+        f"{prefix}ListServiceResponse": [f"1 service repeated {prefix}ServiceResponse"],
+        f"{prefix}ServiceResponse": ["1 name string"],
+        f"{prefix}ErrorResponse": ["1 error_code int32", "2 error_message string"],
+    }
+    assert facts == {
+        f"rpc {service}/ServerReflectionInfo stream {request} -> stream {response}",
+        *(f"message {name}" for name in fields),
+        *(f"field {name} {field}" for name, each in fields.items() for field in each),
+    }
+
+
 def test_own_services_do_not_touch_etcds_packages() -> None:
     """What kvsecure adds lies in packages of its own, so that no client meets a stranger."""
-    packages = {file.package for file in _ours()} - {*_ETCD_PACKAGES, "grpc.health.v1"}
+    packages = {file.package for file in _ours()} - {*_ETCD_PACKAGES, *_STANDARD_PACKAGES}
 
     assert packages == {"kvsecurepb", "kvsecure.state"}
 
