@@ -100,10 +100,21 @@ def _decide_again(state: State, tenant: Tenant, caller: Caller, command: Message
 
 def _attaches(command: Message) -> bool:
     """Tell whether a decision rests on which keys a lease has, which moves with every put."""
-    kind = type(command)
-    if kind is kv_pb2.PutRequest:
-        return bool(command.lease)  # type: ignore[attr-defined]  # it is a put
-    return kind is kv_pb2.TxnRequest or kind is lease_pb2.LeaseRevokeRequest
+    if isinstance(command, kv_pb2.PutRequest):
+        return bool(command.lease)
+    if isinstance(command, kv_pb2.TxnRequest):
+        return _attaches_within(command)
+    return isinstance(command, lease_pb2.LeaseRevokeRequest)
+
+
+def _attaches_within(txn: kv_pb2.TxnRequest) -> bool:
+    """Tell whether any put of a transaction, on any path and at any depth, names a lease."""
+    return any(
+        operation.request_put.lease
+        or (operation.HasField("request_txn") and _attaches_within(operation.request_txn))
+        for branch in (txn.success, txn.failure)
+        for operation in branch
+    )
 
 
 @final

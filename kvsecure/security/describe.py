@@ -27,6 +27,8 @@ _NAME_BYTES_MAX: Final = 1_024
 # Of a request that was refused, so much is shown: enough to see what somebody was after.
 _REFUSED_NAME_BYTES_MAX: Final = 256
 _REFUSED_OPERATIONS_MAX: Final = 16
+# Worked out once for each kind of request: a transaction has hundreds of them.
+_NAMES: Final[dict[type[Message], str]] = {}
 
 
 def describe(request: Message) -> bytes:
@@ -47,9 +49,13 @@ def describe_refused(request: Message) -> dict[str, object]:
 
 def rpc_name(request: type[Message]) -> str:
     """Return the name of the method that a request is of: `Put`, `UserAdd`, `AuthEnable`."""
+    known = _NAMES.get(request)
+    if known is not None:
+        return known
     name = request.DESCRIPTOR.name.removesuffix("Request")
     # etcd's messages of users and roles have a word more than their methods.
-    return name.removeprefix("Auth") if name.startswith(("AuthUser", "AuthRole")) else name
+    short = name.removeprefix("Auth") if name.startswith(("AuthUser", "AuthRole")) else name
+    return _NAMES.setdefault(request, short)
 
 
 def _put(request: kv_pb2.PutRequest) -> bytes:

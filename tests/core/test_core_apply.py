@@ -147,9 +147,19 @@ def test_caller_without_identity_is_refused_once_authentication_is_on(state: Sta
         kv_pb2.TxnRequest(
             success=[kv_pb2.RequestOp(request_put=kv_pb2.PutRequest(key=b"a", lease=5))]
         ),
+        kv_pb2.TxnRequest(
+            failure=[
+                kv_pb2.RequestOp(request_put=kv_pb2.PutRequest(key=b"a")),
+                kv_pb2.RequestOp(
+                    request_txn=kv_pb2.TxnRequest(
+                        success=[kv_pb2.RequestOp(request_put=kv_pb2.PutRequest(key=b"a", lease=5))]
+                    )
+                ),
+            ]
+        ),
         lease_pb2.LeaseRevokeRequest(ID=5),
     ],
-    ids=["put", "txn", "revoke"],
+    ids=["put", "txn", "nested txn", "revoke"],
 )
 def test_lease_is_decided_on_the_keys_it_has_now(state: State, write: Message) -> None:
     """A key that somebody tied to the lease after the gate looked counts, as it must."""
