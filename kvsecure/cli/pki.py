@@ -1,4 +1,4 @@
-"""The commands of `kvsecure pki`: make an authority, issue certificates, look at them.
+"""The commands of `kvsecure pki`: make an authority, issue certificates, revoke them, look at them.
 
 Owns: options, texts and exit codes (0 done, 1 refused or failed, 2 wrong usage).
 Never: decides what may be issued; the authority and its profiles do. Never prints a key.
@@ -25,6 +25,7 @@ from kvsecure.pki.files import (
 from kvsecure.pki.identity import Identity, Kind, is_name, uri_of
 from kvsecure.pki.inspection import Finding, inspect
 from kvsecure.pki.profiles import ProfileError, ProfileName, parse_duration
+from kvsecure.pki.revoking import revocation_list, revoke, revoked_by
 
 __all__ = ["pki"]
 
@@ -56,6 +57,7 @@ _directory = click.option(
         "kvsecure pki init --cluster prod",
         "kvsecure pki issue server db1 --host db1.internal",
         "kvsecure pki issue client alice --tenant acme",
+        "kvsecure pki revoke alice",
     )
 )
 def pki() -> None:
@@ -176,11 +178,14 @@ def list_issued(directory: Path) -> None:
     """List what the authority has issued."""
     now = datetime.now(UTC)
     try:
-        issued = Authority.open(directory).issued()
+        authority = Authority.open(directory)
+        issued = authority.issued()
+        revoked = {each.serial for each in revoked_by(authority)}
     except AuthorityError as error:
         _fail(error)
     for record in issued.records:
         state = "valid" if now <= record.not_after else "expired"
+        state = "revoked" if record.serial in revoked else state
         click.echo(
             f"{record.serial:040x}  {record.profile.value:6}  {state:7}  "
             f"{_moment(record.not_after)}  {_printable(record.subject)}"
@@ -188,6 +193,67 @@ def list_issued(directory: Path) -> None:
     if issued.damaged_lines:
         lines = ", ".join(map(str, issued.damaged_lines))
         _fail(f"issued.jsonl cannot be read in these lines: {lines}")
+
+
+@pki.command(
+    "revoke",
+    epilog=_example(
+        "kvsecure pki revoke alice",
+        "kvsecure pki crl --out clients.crl",
+    ),
+)
+@click.argument("which", metavar="SERIAL|NAME")
+@_directory
+def revoke_issued(which: str, directory: Path) -> None:
+    """Take back a certificate by its serial number, or all of a name.
+
+    It counts once the servers have a new revocation list; see `kvsecure pki crl`.
+    """
+    try:
+        records = revoke(Authority.open(directory), which)
+    except AuthorityError as error:
+        _fail(error)
+    for record in records:
+        click.echo(f"revoked     {record.serial:040x}  {_printable(record.subject)}")
+    if not records:
+        click.echo("revoked     already")
+    click.echo("Servers learn of it from a new list: kvsecure pki crl --out FILE", err=True)
+
+
+@pki.command(
+    epilog=_example(
+        "kvsecure pki crl --out clients.crl --ttl 7d",
+    )
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write; servers take it as --client-crl-file, and notice a new one.",
+)
+@click.option(
+    "--ttl",
+    metavar="TTL",
+    default="7d",
+    show_default=True,
+    help="When the next one must be there; servers refuse all clients if it is not.",
+)
+@_directory
+def crl(out: Path, ttl: str, directory: Path) -> None:
+    """Write the list of what was revoked."""
+    try:
+        lifetime = parse_duration(ttl)
+    except ProfileError as error:
+        raise click.BadParameter(str(error), param_hint="--ttl") from None
+    try:
+        authority = Authority.open(directory)
+        write_public(out, revocation_list(authority, lifetime))
+        count = len(revoked_by(authority))
+    except (AuthorityError, OSError) as error:
+        _fail(error)
+    click.echo(f"list        {out}")
+    click.echo(f"revoked     {count}")
+    click.echo(f"next        {_moment(authority.now() + lifetime)}")
 
 
 def _fail(reason: object) -> NoReturn:

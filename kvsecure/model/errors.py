@@ -120,6 +120,8 @@ class Failure(Enum):
     UNKNOWN_METHOD = (Code.UNIMPLEMENTED, "unknown method")
     UNKNOWN_SERVICE = (Code.UNIMPLEMENTED, "unknown service")
     MALFORMED_MESSAGE = (Code.INTERNAL, "grpc: error unmarshalling request")
+    MALFORMED_JSON = (Code.INVALID_ARGUMENT, "kvsecure: malformed JSON request")
+    CROSS_ORIGIN = (Code.PERMISSION_DENIED, "kvsecure: requests of web pages are not served")
     MESSAGE_TOO_LARGE = (Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max")
     UNKNOWN_ENCODING = (
         Code.UNIMPLEMENTED,
@@ -146,6 +148,7 @@ _DETAILED: Final = frozenset(
         Failure.UNKNOWN_METHOD,
         Failure.UNKNOWN_SERVICE,
         Failure.MALFORMED_MESSAGE,
+        Failure.MALFORMED_JSON,
         Failure.MESSAGE_TOO_LARGE,
         Failure.UNKNOWN_ENCODING,
     }

@@ -13,6 +13,7 @@ __all__ = [
     "AUDIT_TAIL_RECORDS_MAX",
     "AUTH_NAME_BYTES_MAX",
     "CONNECTIONS_MAX",
+    "GATEWAY_HELD_BYTES_MAX",
     "GRPC_OVERHEAD_BYTES",
     "HEADER_LIST_BYTES_MAX",
     "LEASE_EXPIRY_BATCH_MAX",
@@ -24,6 +25,7 @@ __all__ = [
     "PROPOSALS_PENDING_MAX",
     "QUOTA_BYTES_DEFAULT",
     "RECORD_CACHE_BYTES_MAX",
+    "REQUEST_BODY_S_MAX",
     "REQUEST_BYTES_MAX_DEFAULT",
     "REQUEST_TIMEOUT_S",
     "STREAMS_PER_CONNECTION_MAX",
@@ -81,6 +83,10 @@ HEADER_LIST_BYTES_MAX: Final = 16 * 1024
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
 # Bytes queued on one stream before its producer has to wait.
 STREAM_UNSENT_BYTES_MAX: Final = 1024 * 1024
+# A JSON request that takes longer to come keeps others from being held.
+REQUEST_BODY_S_MAX: Final = 60
+# Parts of JSON requests of all connections together; a message in base64 is a third longer.
+GATEWAY_HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 # etcd since 3.7.1, after a listener without it could be exhausted (GHSA-6vch-q96h-7gc3).
 TLS_HANDSHAKE_S_MAX: Final = 10.0
 

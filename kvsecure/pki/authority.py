@@ -5,6 +5,7 @@
     <directory>/authority.json     the cluster it is of
     <directory>/profiles/*.yaml    what it issues; may be tightened, never widened
     <directory>/issued.jsonl       what it issued
+    <directory>/revoked.jsonl      what it took back, see revoking.py
 
 Owns: the directory of an authority, and the rules by which it issues.
 Never: overwrites an authority, signs what a profile does not give, or lets a key leave except in
@@ -30,6 +31,7 @@ from kvsecure.pki.certificates import (
     CertificateError,
     PrivateKey,
     Validity,
+    authority_key_identifier,
     certificate_der,
     certificate_pem,
     certificates_of,
@@ -40,6 +42,7 @@ from kvsecure.pki.certificates import (
     make_leaf,
     new_key,
     same_key,
+    signature_hash,
 )
 from kvsecure.pki.files import (
     Existing,
@@ -157,7 +160,7 @@ def create_authority(directory: Path, cluster: str, clock: Clock = utc_now) -> "
 class Authority:
     """An authority, opened: it can issue."""
 
-    __slots__ = ("_certificates", "_clock", "_directory", "_key", "cluster")
+    __slots__ = ("_certificates", "_clock", "_key", "cluster", "directory")
 
     def __init__(
         self,
@@ -168,7 +171,7 @@ class Authority:
         key: PrivateKey,
         clock: Clock,
     ) -> None:
-        self._directory = directory
+        self.directory = directory
         self._certificates = tuple(certificates)
         self._key = key
         self._clock = clock
@@ -211,6 +214,19 @@ class Authority:
         """The last moment it is valid, in UTC; nothing it issues lives longer."""
         return min(one.not_valid_after_utc for one in self._certificates)
 
+    def now(self) -> datetime:
+        """Return the time of day in UTC, in whole seconds."""
+        return self._clock().replace(microsecond=0)
+
+    def sign_list(
+        self, builder: x509.CertificateRevocationListBuilder
+    ) -> x509.CertificateRevocationList:
+        """Sign a revocation list as this authority."""
+        named = builder.issuer_name(self._certificates[0].subject).add_extension(
+            authority_key_identifier(self._certificates[0]), critical=False
+        )
+        return named.sign(self._key, signature_hash(self._key))
+
     def issued(self) -> index.Index:
         """Return what it has issued.
 
@@ -218,7 +234,7 @@ class Authority:
             AuthorityError: The index cannot be read.
         """
         try:
-            return index.read(self._directory / "issued.jsonl")
+            return index.read(self.directory / "issued.jsonl")
         except OSError as error:
             raise AuthorityError(f"the index cannot be read: {error}") from None
 
@@ -246,7 +262,7 @@ class Authority:
         """
         if profile not in _ISSUED_PROFILES:
             raise AuthorityError("an authority of this kind signs no authorities")
-        rules = load_profile(profile, self._directory / "profiles" / f"{profile.value}.yaml")
+        rules = load_profile(profile, self.directory / "profiles" / f"{profile.value}.yaml")
         identity = self._identity(rules, name, tenant)
         named = _hosts(rules, hosts)
         if identity is None and not named:
@@ -293,7 +309,7 @@ class Authority:
             raise AuthorityError(f"{name!r} of {owner or self.cluster!r}: {error}") from None
 
     def _validity(self, rules: Profile, ttl: timedelta | None) -> Validity:
-        now = self._clock().replace(microsecond=0)
+        now = self.now()
         if now >= self.not_after:
             raise AuthorityError(f"the authority has expired, at {self.not_after:%Y-%m-%d %H:%M}Z")
         if ttl is None:
@@ -345,7 +361,7 @@ class Authority:
             not_after=certificate.not_valid_after_utc,
         )
         try:
-            index.append(self._directory / "issued.jsonl", record)
+            index.append(self.directory / "issued.jsonl", record)
         except OSError as error:
             raise AuthorityError(f"the index cannot be written: {error}") from None
 

@@ -30,6 +30,7 @@ __all__ = [
     "CertificateError",
     "PrivateKey",
     "Validity",
+    "authority_key_identifier",
     "certificate_der",
     "certificate_pem",
     "certificates_of",
@@ -40,6 +41,7 @@ __all__ = [
     "make_leaf",
     "new_key",
     "same_key",
+    "signature_hash",
 ]
 
 PrivateKey = ec.EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
@@ -225,7 +227,7 @@ def make_leaf(
         # With an empty subject the names are all there is (RFC 5280 section 4.2.1.6).
         x509.SubjectAlternativeName(names),
         critical=not has_room,
-    ).add_extension(_authority_key_identifier(authority), critical=False)
+    ).add_extension(authority_key_identifier(authority), critical=False)
     return _sign(builder, authority_key)
 
 
@@ -275,11 +277,17 @@ def _key_usage(usages: frozenset[KeyUsage]) -> x509.KeyUsage:
     )
 
 
-def _authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+def authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Return how what an authority signs names the key that it was signed with."""
     # What the authority calls its key counts; one made elsewhere may call it otherwise than we do.
     ski = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski)
 
 
 def _sign(builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
-    return builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else SHA256())
+    return builder.sign(key, signature_hash(key))
+
+
+def signature_hash(key: PrivateKey) -> SHA256 | None:
+    """Return what is hashed with before a key signs; Ed25519 does that by itself."""
+    return None if isinstance(key, Ed25519PrivateKey) else SHA256()

@@ -31,17 +31,22 @@ from kvsecure.pki.certificates import (
     same_key,
 )
 from kvsecure.pki.files import UnsafeFile, read_private, read_public
+from kvsecure.pki.handshake import ServerContext
 from kvsecure.pki.identity import UNREADABLE
+from kvsecure.pki.revocation import ListError, RevocationList, lists_of, lists_pem
+from kvsecure.pki.standing import NO_TRUST, Trust
 
 __all__ = [
     "ALPN",
     "ClientCertificates",
     "ClientTls",
     "MinimumVersion",
+    "ServerCredentials",
     "ServerTls",
     "TrustError",
     "client_context",
     "server_context",
+    "server_credentials",
 ]
 
 ALPN: Final = ("h2", "http/1.1")
@@ -84,13 +89,30 @@ class ServerTls:
 
     `cert_file` holds the certificate and the chain below the root. Every certificate in
     `trusted_ca_file` is trusted to sign clients, whether it is a root or not, and nothing else is.
+    With a `crl_file`, the issuer of every client certificate must have a fresh list in it.
     """
 
     cert_file: Path
     key_file: Path
     trusted_ca_file: Path | None = None
+    crl_file: Path | None = None
     client_certificates: ClientCertificates = ClientCertificates.REQUIRED
     minimum: MinimumVersion = MinimumVersion.TLS1_3
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCredentials:
+    """What was made of the files of a listener at one moment.
+
+    `context` is for new connections, `trust` for those that are open already. `not_after` is the
+    last moment that the server's own certificate is valid, in UTC.
+    """
+
+    context: ssl.SSLContext
+    trust: Trust
+    serial: int
+    not_after: datetime
 
 
 @final
@@ -109,9 +131,19 @@ class ClientTls:
 
 
 def server_context(tls: ServerTls, now: datetime | None = None) -> ssl.SSLContext:
-    """Return the context of a listener.
+    """Return the context of a listener; see `server_credentials`.
 
-    It reads its files now; to take up new ones, make a new context and give it to new connections.
+    Raises:
+        TrustError: A file is missing, exposed, damaged, expired, or does not go with the others.
+    """
+    return server_credentials(tls, now).context
+
+
+def server_credentials(tls: ServerTls, now: datetime | None = None) -> ServerCredentials:
+    """Return what a listener shows, and whom it trusts.
+
+    It reads its files now; to take up new ones, call it again and give the new context to new
+    connections. A revocation list that is overdue is taken, and lets nobody of its issuer in.
 
     Args:
         tls: What to serve with.
@@ -122,25 +154,41 @@ def server_context(tls: ServerTls, now: datetime | None = None) -> ssl.SSLContex
     """
     moment = now or datetime.now(UTC)
     # Not `create_default_context`, which writes session keys to a file that the environment names.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     _apply_policy(context, tls.minimum, ALPN)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     # A resumed session skips the check of certificates. TLS 1.2 can also resume by session id, and
     # the ssl module cannot turn that off; who accepts connections refuses those.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    _present(context, tls.cert_file, tls.key_file, ExtendedKeyUsageOID.SERVER_AUTH, moment=moment)
+    usage = ExtendedKeyUsageOID.SERVER_AUTH
+    leaf = _present(context, tls.cert_file, tls.key_file, usage, moment=moment)
+    trust = _trust_clients(context, tls, moment)
+    return ServerCredentials(
+        context=context,
+        trust=trust,
+        serial=leaf.serial_number,
+        not_after=leaf.not_valid_after_utc,
+    )
+
+
+def _trust_clients(context: ssl.SSLContext, tls: ServerTls, moment: datetime) -> Trust:
+    """Set up which client certificates are asked for and taken."""
     if tls.client_certificates is ClientCertificates.OFF:
         context.verify_mode = ssl.CERT_NONE
-        return context
+        return NO_TRUST
     if tls.trusted_ca_file is None:
         raise TrustError(
             "client certificates are asked for, but there is no trusted CA file to check them by"
         )
-    _trust(context, tls.trusted_ca_file, moment)
+    anchors = _trust(context, tls.trusted_ca_file, moment)
     required = tls.client_certificates is ClientCertificates.REQUIRED
     context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-    return context
+    lists = None if tls.crl_file is None else _revoke(context, tls.crl_file)
+    try:
+        return Trust(anchors, lists)
+    except CertificateError as error:
+        raise TrustError(f"{tls.crl_file or tls.trusted_ca_file}: {error}") from None
 
 
 def client_context(tls: ClientTls, now: datetime | None = None) -> ssl.SSLContext:
@@ -185,8 +233,8 @@ def _present(
     usage: ObjectIdentifier,
     *,
     moment: datetime,
-) -> None:
-    """Load the certificate and the key that this side shows."""
+) -> x509.Certificate:
+    """Load the certificate and the key that this side shows; return the certificate."""
     try:
         chain = certificates_of(_read(cert_file))
     except CertificateError as error:
@@ -205,6 +253,7 @@ def _present(
             context.load_cert_chain(path)
         except (ssl.SSLError, OSError) as error:
             raise TrustError(f"{cert_file}, {key_file}: OpenSSL refuses them: {error}") from None
+    return chain[0]
 
 
 def _check_leaf(
@@ -228,7 +277,7 @@ def _check_leaf(
         raise TrustError(f"{path} lacks {_USAGE_NAMES[usage]} in its extended key usage")
 
 
-def _trust(context: ssl.SSLContext, path: Path, moment: datetime) -> None:
+def _trust(context: ssl.SSLContext, path: Path, moment: datetime) -> list[x509.Certificate]:
     """Trust every certificate of a bundle, and nothing else, as an anchor."""
     try:
         anchors = certificates_of(_read(path))
@@ -245,6 +294,22 @@ def _trust(context: ssl.SSLContext, path: Path, moment: datetime) -> None:
         context.load_verify_locations(cadata=b"".join(map(certificate_der, anchors)))
     except ssl.SSLError as error:
         raise TrustError(f"{path}: OpenSSL refuses it: {error}") from None
+    return anchors
+
+
+def _revoke(context: ssl.SSLContext, path: Path) -> tuple[RevocationList, ...]:
+    """Refuse what the lists of a file hold, and whose issuer has no fresh list in it."""
+    try:
+        lists = lists_of(_read(path))
+    except ListError as error:
+        raise TrustError(f"{path}: {error}") from None
+    with _in_memory(lists_pem(lists)) as source:
+        try:
+            context.load_verify_locations(cafile=source)
+        except (ssl.SSLError, OSError) as error:
+            raise TrustError(f"{path}: OpenSSL refuses it: {error}") from None
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return lists
 
 
 def _read(path: Path) -> bytes:

@@ -118,6 +118,7 @@ class Authenticator:
         Raises:
             Refused: The user is gone or its sessions were ended.
         """
+        _check_peer(peer)
         if not session.tenant.record.auth_enabled:
             # What was allowed to somebody is allowed to everybody now (etcd: a watch survives it).
             return self._open(session.tenant, peer)
@@ -146,6 +147,7 @@ class Authenticator:
         return self._build(default, caller, grants, Via("nobody", _NEVER_NS), peer)
 
     def _resolve(self, peer: Peer, token: bytes) -> Session:
+        _check_peer(peer)
         accounts = self._state.accounts
         default = accounts.tenant(DEFAULT_TENANT)
         assert default is not None  # noqa: S101 - every cluster has it
@@ -304,6 +306,11 @@ def split_name(name: str) -> tuple[str, str]:
     """Return the tenant (empty: the default one) and the user that a log-in name stands for."""
     tenant, slash, user = name.partition("/")
     return (tenant, user) if slash else ("", name)
+
+
+def _check_peer(peer: Peer) -> None:
+    if peer.is_cut:
+        raise Refused(Failure.INVALID_AUTH_TOKEN)
 
 
 def _tenant_or_none(accounts: Accounts, name: str) -> Tenant | None:

@@ -433,6 +433,25 @@ class Gate:
         )
         self._schedule()
 
+    def note_cut(self, peer: Peer, reason: str) -> None:
+        """Record that a connection was ended for what has become of its certificate."""
+        actor: dict[str, object] = {"via": "nobody"}
+        if peer.user is not None:
+            actor = {"user": peer.user.user, "via": "certificate"}
+        self._records.event(
+            stage="connection-cut",
+            actor=actor,
+            peer=peer,
+            tenant=peer.user.tenant if peer.user is not None else None,
+            note={"reason": reason},
+        )
+        self._schedule()
+
+    def note_credentials(self, stage: str, facts: dict[str, object]) -> None:
+        """Record what became of new certificates, authorities or revocation lists."""
+        self.note(stage, **facts)
+        self._schedule()
+
     # --- within ---------------------------------------------------------------------------------
 
     def _try_again(self, proposal: Proposal) -> None:

@@ -41,7 +41,7 @@ class Via(NamedTuple):
 class Peer:
     """The other end of a connection, as TLS proved it."""
 
-    __slots__ = ("fingerprint", "ip", "port", "sessions", "source", "user")
+    __slots__ = ("fingerprint", "ip", "is_cut", "port", "sessions", "source", "user")
 
     def __init__(
         self, *, ip: str, port: int, tls: str, user: CertificateUser | None, fingerprint: bytes
@@ -62,6 +62,12 @@ class Peer:
         self.source = source_fragment(ip, port, tls, fingerprint)
         # By token; the empty one is the certificate's, or nobody's.
         self.sessions: dict[bytes, Session] = {}
+        self.is_cut = False
+
+    def cut(self) -> None:
+        """End every session: what TLS proved does not hold any more."""
+        self.is_cut = True
+        self.sessions.clear()
 
 
 def source_fragment(ip: str, port: int, tls: str, fingerprint: bytes) -> bytes:

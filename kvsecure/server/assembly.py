@@ -8,7 +8,8 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,8 +22,9 @@ from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.limits import GRPC_OVERHEAD_BYTES
 from kvsecure.model.versions import ETCD_VERSION
-from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls, server_context
+from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
@@ -34,7 +36,9 @@ from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.calls import CallCounts
 from kvsecure.server.config.model import ClientIdentity, Compat, MetricsDetail, ServerConfig
 from kvsecure.server.config.urls import Endpoint, Scheme
+from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
+from kvsecure.server.gateway import Gateway
 from kvsecure.server.http2 import Shared
 from kvsecure.server.identity import IdentityOf, fingerprint_of
 from kvsecure.server.listener import Accepting, Listener, ListenerStatistics
@@ -52,10 +56,11 @@ from kvsecure.wire.h2.pings import PingLimits
 __all__ = [
     "MemberParts",
     "assemble",
+    "credentials_of",
     "default_tenant_is_secured",
     "default_tenant_is_untouched",
     "open_listeners",
-    "tls_of",
+    "watch_credentials",
 ]
 
 _TOKEN_PURPOSE: Final = "token-signing/1"  # noqa: S105 - the name of a purpose
@@ -80,20 +85,25 @@ class MemberParts:
         turn: Turn,
         client: Accepting,
         pages: Accepting,
+        metrics: Accepting,
         restored: Restored,
     ) -> None:
         self.engine = engine
         self.gate = gate
         self.turn = turn
-        # Listeners for clients, and those that only serve the observatory's pages.
+        # Listeners for clients, those for plain HTTP where it has its own, and those that only
+        # serve the observatory's pages.
         self.client = client
         self.pages = pages
+        self.metrics = metrics
+        self.accepting = (client, pages, metrics)
         self.restored = restored
 
 
 def assemble(
     config: ServerConfig,
     directory: DataDirectory,
+    credentials: Credentials | None,
     *,
     spawn: Callable[[Coroutine[Any, Any, None]], None],
     on_fatal: Callable[[str], None],
@@ -103,6 +113,7 @@ def assemble(
     Args:
         config: The configuration.
         directory: The data directory, open and locked.
+        credentials: What the listeners show and whom they trust; None if none speaks TLS.
         spawn: Runs a coroutine within the server's task group.
         on_fatal: Told once why the member cannot go on.
 
@@ -122,14 +133,20 @@ def assemble(
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
     services = _services(config, directory, gate, feeds, turn, spawn)
-    client, pages = _listeners(config, directory, services, turn)
+    client, pages, metrics = _listeners(config, directory, services, turn, credentials)
     _add_periodic_work(config, engine, gate, feeds, turn)
     return MemberParts(
-        engine=engine, gate=gate, turn=turn, client=client, pages=pages, restored=restored
+        engine=engine,
+        gate=gate,
+        turn=turn,
+        client=client,
+        pages=pages,
+        metrics=metrics,
+        restored=restored,
     )
 
 
-def tls_of(config: ServerConfig) -> ServerTls | None:
+def credentials_of(config: ServerConfig) -> Credentials | None:
     """Return the one TLS policy of all listeners, or None if none of them speaks TLS.
 
     Raises:
@@ -142,22 +159,22 @@ def tls_of(config: ServerConfig) -> ServerTls | None:
         cert_file=security.cert_file,
         key_file=security.key_file,
         trusted_ca_file=security.trusted_ca_file,
+        crl_file=security.client_crl_file,
         client_certificates=ClientCertificates(security.client_certificates.value),
         minimum=MinimumVersion(security.tls_minimum.value),
     )
-    server_context(tls)
-    return tls
+    return Credentials(tls, lambda: datetime.now(UTC))
 
 
 async def open_listeners(
-    config: ServerConfig, parts: MemberParts, tls: ServerTls | None
+    config: ServerConfig, parts: MemberParts, credentials: Credentials | None
 ) -> list[Listener]:
     """Listen wherever the configuration says.
 
     Raises:
         OSError: An address cannot be had.
     """
-    context = server_context(tls) if tls is not None else None
+    context = credentials.context if credentials is not None else None
     listeners: list[Listener] = []
 
     async def listen(accepting: Accepting, endpoints: tuple[Endpoint, ...]) -> None:
@@ -171,8 +188,22 @@ async def open_listeners(
 
     await listen(parts.client, config.listen.client)
     await listen(parts.pages, config.listen.client_http)
-    await listen(parts.pages, config.listen.metrics)
+    await listen(parts.metrics, config.listen.metrics)
     return listeners
+
+
+async def watch_credentials(
+    parts: MemberParts, credentials: Credentials, listeners: Sequence[Listener]
+) -> None:
+    """Take up new certificates, authorities and revocation lists; until cancelled."""
+
+    def on_change() -> None:
+        for listener in listeners:
+            listener.use(credentials.context)
+        for accepting in parts.accepting:
+            accepting.judge_again()
+
+    await credentials.watch(on_change=on_change, note=parts.gate.note_credentials)
 
 
 def _gate(config: ServerConfig, directory: DataDirectory, restored: Restored) -> Gate:
@@ -224,14 +255,20 @@ def _engine(
 
 
 def _listeners(
-    config: ServerConfig, directory: DataDirectory, services: Services, turn: Turn
-) -> tuple[Accepting, Accepting]:
-    """Return the listeners for clients, and those that only serve pages."""
+    config: ServerConfig,
+    directory: DataDirectory,
+    services: Services,
+    turn: Turn,
+    credentials: Credentials | None,
+) -> tuple[Accepting, Accepting, Accepting]:
+    """Return the listeners for clients, for plain HTTP, and those that only serve pages."""
     gate, feeds = services.gate, services.feeds
     timed = config.logging.metrics is MetricsDetail.EXTENSIVE
     counts = {path: CallCounts(Histogram(METHOD_BUCKETS_S) if timed else None) for path in METHODS}
     statistics = (ListenerStatistics(), ListenerStatistics())
-    observatory = Observatory(gate.engine, lambda: snapshot_of(gate, feeds, counts, statistics))
+    observatory = Observatory(
+        gate.engine, lambda: snapshot_of(gate, feeds, counts, statistics, credentials)
+    )
     read_identity = IdentityOf(
         directory.identity.trust_domain,
         by_common_name=config.security.client_identity is ClientIdentity.COMMON_NAME,
@@ -244,7 +281,18 @@ def _listeners(
         answer_ns_max=limits.keepalive_timeout_ns,
     )
 
-    def accepting(number: int, *, serves_calls: bool, serves_pages: bool) -> Accepting:
+    gateway = Gateway(
+        services=services,
+        turn=turn,
+        counts=counts,
+        now_ns=time.monotonic_ns,
+        message_bytes_max=limits.request_bytes_max + GRPC_OVERHEAD_BYTES,
+    )
+    own_http = bool(config.listen.client_http)
+
+    def accepting(
+        number: int, *, serves_calls: bool, serves_pages: bool, serves_json: bool
+    ) -> Accepting:
         return Accepting(
             shared=Shared(
                 services=services,
@@ -257,16 +305,22 @@ def _listeners(
                 serves_calls=serves_calls,
                 serves_pages=serves_pages,
                 pings=pings,
+                gateway=gateway if serves_json and config.listen.gateway else None,
             ),
             statistics=statistics[number],
             read_identity=read_identity,
             fingerprint=fingerprint_of,
             on_handshake_failure=gate.note_handshake_failure,
+            on_cut=gate.note_cut,
             spawn=services.spawn,
+            credentials=credentials,
         )
 
-    client = accepting(0, serves_calls=True, serves_pages=not config.listen.client_http)
-    return client, accepting(1, serves_calls=False, serves_pages=True)
+    return (
+        accepting(0, serves_calls=True, serves_pages=not own_http, serves_json=not own_http),
+        accepting(1, serves_calls=False, serves_pages=True, serves_json=own_http),
+        accepting(1, serves_calls=False, serves_pages=True, serves_json=False),
+    )
 
 
 def _services(

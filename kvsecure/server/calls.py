@@ -30,7 +30,7 @@ from kvsecure.wire.grpc import (
 )
 from kvsecure.wire.h2.outgoing import Outgoing
 
-__all__ = ["AssemblingCall", "CallCounts", "Link", "StreamedCall", "UnaryCall", "parse"]
+__all__ = ["AssemblingCall", "CallCounts", "Link", "StreamedCall", "UnaryCall", "Waiting", "parse"]
 
 _FRAMING: Final = {
     "large": Failure.MESSAGE_TOO_LARGE,
@@ -68,6 +68,14 @@ class CallCounts:
         return self.started - self.done - sum(self.refused.values())
 
 
+class Waiting(Protocol):
+    """A call, or what carries one, that waits until its peer has read more."""
+
+    def drained(self) -> None:
+        """Let the producer go on."""
+        ...
+
+
 class Link(Protocol):
     """What a call needs of its connection."""
 
@@ -86,7 +94,7 @@ class Link(Protocol):
         """Whether the peer has so much to read that nothing more is made for it."""
         ...
 
-    def wake_when_clear(self, call: "StreamedCall") -> None:
+    def wake_when_clear(self, call: Waiting) -> None:
         """Let a producer go on once the connection is not clogged any more."""
         ...
 

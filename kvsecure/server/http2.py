@@ -9,6 +9,7 @@ Follows: gRPC's PROTOCOL-HTTP2; RFC 9113 for everything below it.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, final
 
+from kvsecure.api.gateway import Endpoint, find_endpoint
 from kvsecure.api.methods import METHODS, SERVICES, Method, Shape
 from kvsecure.api.services import Services
 from kvsecure.model.errors import Failure, Refused
@@ -24,8 +25,11 @@ from kvsecure.server.calls import (
     CallCounts,
     StreamedCall,
     UnaryCall,
+    Waiting,
     parse,
 )
+from kvsecure.server.gateway import Gateway
+from kvsecure.server.gateway_http2 import Http2Exchange
 from kvsecure.server.observatory import NOT_FOUND, Observatory, Page
 from kvsecure.server.turn import Turn
 from kvsecure.wire.grpc import Call, MessageReader, NotGrpc, encode_http, encode_refusal, read_call
@@ -41,6 +45,8 @@ _PREFIX_BYTES: Final = 5
 _TURN_WORK_MAX: Final = 1_000
 # A page takes as long as so many messages.
 _PAGE_WORK: Final = 50
+# How a request that is not gRPC's is told from one of gRPC that is wrong.
+_NOT_GRPC: Final = 415
 # What is repeated of a path that is not known.
 _NAME_CHARACTERS_MAX: Final = 128
 
@@ -51,6 +57,7 @@ class Shared:
 
     __slots__ = (
         "counts",
+        "gateway",
         "limits",
         "message_bytes_max",
         "now_ns",
@@ -74,6 +81,7 @@ class Shared:
         serves_calls: bool,
         serves_pages: bool,
         pings: PingLimits = ANY_PINGS,
+        gateway: Gateway | None = None,
     ) -> None:
         """Put together what connections need.
 
@@ -88,7 +96,9 @@ class Shared:
             serves_calls: Whether gRPC is spoken on these listeners.
             serves_pages: Whether the observatory's pages are served on them.
             pings: How often clients may ping, and when they are pinged; without it, no limits.
+            gateway: What serves calls in JSON, if they are served on these listeners.
         """
+        self.gateway = gateway
         self.services = services
         self.turn = turn
         self.now_ns = now_ns
@@ -114,6 +124,8 @@ class _Route(NamedTuple):
     counts: CallCounts
     # The header block that refuses it, where it leads nowhere.
     refusal: bytes
+    # Where it leads in JSON.
+    endpoint: Endpoint | None = None
 
 
 @final
@@ -143,14 +155,14 @@ class Http2Session:
         self._shared = shared
         self._write = write
         self._connection = Connection(shared.limits, shared.now_ns)
-        self._open: dict[int, AssemblingCall | StreamedCall] = {}
+        self._open: dict[int, AssemblingCall | StreamedCall | Http2Exchange] = {}
         # Stream -> (when, what to tell); calls without a deadline are not in it.
         self._deadlines: dict[int, tuple[int, Callable[[], None]]] = {}
         # What has to wait, and whether anything does.
         self._backlog = Backlog()
         self._holding = False
         # Producers that wait until the connection is not clogged any more, in order.
-        self._waking: dict[StreamedCall, None] = {}
+        self._waking: dict[Waiting, None] = {}
         self._writable = True
         self.owed_bytes = 0
         self.work = 0
@@ -228,7 +240,7 @@ class Http2Session:
             self._connection.hold()
         return self._backlog
 
-    def wake_when_clear(self, call: StreamedCall) -> None:
+    def wake_when_clear(self, call: Waiting) -> None:
         """Let a producer go on once the connection is not clogged any more."""
         self._waking[call] = None
 
@@ -306,6 +318,8 @@ class Http2Session:
         if method is None or call is None:
             if route.refusal:
                 self.outgoing.refuse(stream_id, route.refusal)
+            elif route.endpoint is not None:
+                self._json(stream_id, head, route.endpoint, data, ended=ended)
             else:
                 self._plain(stream_id, head)
             return
@@ -346,6 +360,18 @@ class Http2Session:
         if head.method == b"GET":
             self.outgoing.send_data(stream_id, page.body)
         self.outgoing.end(stream_id, b"")
+
+    def _json(
+        self, stream_id: int, head: Head, endpoint: Endpoint, data: bytes, *, ended: bool
+    ) -> None:
+        """Begin a call in JSON."""
+        assert self._shared.gateway is not None  # noqa: S101 - it led here
+        self.work += _PAGE_WORK
+        exchange = Http2Exchange(self, stream_id)
+        self._open[stream_id] = exchange
+        overdue_ns = exchange.start(self._shared.gateway, endpoint, head)
+        self._deadlines[stream_id] = (overdue_ns, exchange.expire)
+        exchange.data(data, ended=ended)
 
     def _serve(self, method: Method, call: UnaryCall, content: bytes) -> None:
         assert method.unary is not None  # noqa: S101 - the shape says so
@@ -399,14 +425,27 @@ class Http2Session:
         try:
             call = read_call(head)
         except NotGrpc as other:
-            plain = head.method in (b"GET", b"HEAD")
-            return _leads_nowhere(b"" if plain else encode_http(other.status))
+            return self._find_plain(head, other.status)
         if not self._shared.serves_calls:
             return _leads_nowhere(encode_http(404))
         method = METHODS.get(call.path)
         if method is None:
             return _leads_nowhere(_unknown(call.path))
         return _Route(method, call, self._shared.counts[call.path], b"")
+
+    def _find_plain(self, head: Head, status: int) -> _Route:
+        """Find what a head leads to that is no call of gRPC."""
+        endpoint = None
+        if self._shared.gateway is not None and status == _NOT_GRPC:
+            endpoint = find_endpoint(head.path.decode("latin-1"))
+        if endpoint is None:
+            plain = head.method in (b"GET", b"HEAD")
+            return _leads_nowhere(b"" if plain else encode_http(status))
+        if head.method != b"POST":
+            return _leads_nowhere(encode_http(405))
+        if any(name == b"content-encoding" and value != b"identity" for name, value in head.fields):
+            return _leads_nowhere(encode_http(415))
+        return _Route(None, None, CallCounts(), b"", endpoint)
 
     # --- for calls ------------------------------------------------------------------------------
 

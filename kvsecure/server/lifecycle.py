@@ -25,17 +25,19 @@ from kvsecure.model.errors import Broken
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.files import UnsafeFile, read_private
-from kvsecure.pki.trust import ServerTls, TrustError
+from kvsecure.pki.trust import TrustError
 from kvsecure.server.assembly import (
     MemberParts,
     assemble,
+    credentials_of,
     default_tenant_is_secured,
     default_tenant_is_untouched,
     open_listeners,
-    tls_of,
+    watch_credentials,
 )
 from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
 from kvsecure.server.config.model import ClusterState, Compat
+from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.founding import founding_commands
 from kvsecure.storage.files import StorageError
@@ -72,9 +74,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _set_up_log(config)
     _harden()
     try:
-        tls = tls_of(config)
+        credentials = credentials_of(config)
         directory = _open_directory(config)
-        ended_by = uvloop.run(_Life(config, directory, tls).live())
+        ended_by = uvloop.run(_Life(config, directory, credentials).live())
     except (StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
         return 1
@@ -92,11 +94,11 @@ class _Life:
     """One run of a member."""
 
     def __init__(
-        self, config: ServerConfig, directory: DataDirectory, tls: ServerTls | None
+        self, config: ServerConfig, directory: DataDirectory, credentials: Credentials | None
     ) -> None:
         self._config = config
         self._directory = directory
-        self._tls = tls
+        self._credentials = credentials
         self._stop: asyncio.Future[int | str]
         self._tasks: asyncio.TaskGroup
         self._running: set[asyncio.Task[None]] = set()
@@ -107,6 +109,7 @@ class _Life:
         self._stop = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, int(number))
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.set_exception_handler(self._on_exception)
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
@@ -118,7 +121,13 @@ class _Life:
         raise failed
 
     async def _run(self) -> int | str:
-        parts = assemble(self._config, self._directory, spawn=self._spawn, on_fatal=self._end)
+        parts = assemble(
+            self._config,
+            self._directory,
+            self._credentials,
+            spawn=self._spawn,
+            on_fatal=self._end,
+        )
         try:
             return await self._serve(parts)
         finally:
@@ -136,7 +145,9 @@ class _Life:
         # What is there now stays: it need not be walked again and again.
         gc.collect()
         gc.freeze()
-        listeners = await open_listeners(self._config, parts, self._tls)
+        listeners = await open_listeners(self._config, parts, self._credentials)
+        if self._credentials is not None:
+            self._spawn(watch_credentials(parts, self._credentials, listeners))
         self._tick(parts)
         self._second(parts)
         _log.info(
@@ -148,12 +159,14 @@ class _Life:
         ended_by = await self._stop
         for listener in listeners:
             listener.close()
-        parts.client.go_away()
-        parts.pages.go_away()
-        empty = asyncio.Event()
-        parts.client.when_empty(empty.set)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(empty.wait(), _STOP_S_MAX)
+            async with asyncio.timeout(_STOP_S_MAX):
+                for accepting in parts.accepting:
+                    accepting.go_away()
+                for accepting in parts.accepting:
+                    empty = asyncio.Event()
+                    accepting.when_empty(empty.set)
+                    await empty.wait()
         return ended_by
 
     async def _found(self, parts: MemberParts) -> None:
@@ -185,8 +198,9 @@ class _Life:
         waiting.cancel()
 
     def _close(self, parts: MemberParts) -> None:
-        for connection in [*parts.client.connections, *parts.pages.connections]:
-            connection.abort()
+        for accepting in parts.accepting:
+            for connection in list(accepting.connections):
+                connection.abort()
         parts.gate.note("stop")
         parts.turn.end()
         parts.gate.authenticator.close()
@@ -214,6 +228,11 @@ class _Life:
             self._end(f"an invariant does not hold: {error}")
         loop.default_exception_handler(context)
 
+    def _reload(self) -> None:
+        """Read the files of TLS again: somebody says that they are new."""
+        if self._credentials is not None:
+            self._credentials.look_now()
+
     def _end(self, by: int | str) -> None:
         if not self._stop.done():
             self._stop.set_result(by)
@@ -221,13 +240,13 @@ class _Life:
     def _tick(self, parts: MemberParts) -> None:
         loop = asyncio.get_running_loop()
         now_ns = parts.client.shared.now_ns()
-        parts.client.tick(now_ns)
-        parts.pages.tick(now_ns)
+        for accepting in parts.accepting:
+            accepting.tick(now_ns)
         loop.call_later(_TICK_S, self._tick, parts)
 
     def _second(self, parts: MemberParts) -> None:
-        parts.client.second()
-        parts.pages.second()
+        for accepting in parts.accepting:
+            accepting.second()
         asyncio.get_running_loop().call_later(1.0, self._second, parts)
 
 

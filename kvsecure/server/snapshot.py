@@ -12,6 +12,7 @@ from kvsecure.model.versions import ETCD_CLUSTER_VERSION_SHORT, ETCD_VERSION
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.server.calls import CallCounts
+from kvsecure.server.credentials import Credentials
 from kvsecure.server.listener import ListenerStatistics
 from kvsecure.telemetry.log import statistics as log_statistics
 from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, Snapshot
@@ -28,6 +29,7 @@ def snapshot_of(
     feeds: Feeds,
     counts: Mapping[str, CallCounts],
     listeners: Iterable[ListenerStatistics],
+    credentials: Credentials | None,
 ) -> Snapshot:
     """Return the numbers of this moment."""
     engine = gate.engine
@@ -75,6 +77,11 @@ def snapshot_of(
         audit_failures=gate.audit.failures,
         auth_failures=dict(gate.auth_failures),
         tls_handshake_failures=sum(each.handshake_failures for each in listeners),
+        tls_reloads=credentials.counts.reloads if credentials else 0,
+        tls_reload_failures=credentials.counts.failures if credentials else 0,
+        tls_connections_cut=dict(credentials.counts.cut) if credentials else {},
+        tls_certificate_expires_s=credentials.expires_s if credentials else None,
+        tls_next_list_s=credentials.next_list_s if credentials else None,
         log_lines_lost=log_statistics().lost,
         client_sent_bytes=sum(each.sent_bytes for each in listeners),
         client_received_bytes=sum(each.received_bytes for each in listeners),

@@ -169,7 +169,39 @@ def _security(s: Snapshot) -> Iterator[Metric]:
         "TLS handshakes that failed.",
         s.tls_handshake_failures,
     )
+    yield from _credentials(s)
     yield _counter("kvsecure_log_lines_lost_total", "Log lines not written.", s.log_lines_lost)
+
+
+def _credentials(s: Snapshot) -> Iterator[Metric]:
+    yield _counter(
+        "kvsecure_tls_reloads_total", "Times that new TLS files were taken up.", s.tls_reloads
+    )
+    yield _counter(
+        "kvsecure_tls_reload_failures_total",
+        "Times that new TLS files could not be used.",
+        s.tls_reload_failures,
+    )
+    cut = CounterMetricFamily(
+        "kvsecure_tls_connections_cut",
+        "Connections ended for what became of their certificate.",
+        labels=("reason",),
+    )
+    for reason, count in s.tls_connections_cut.items():
+        cut.add_metric((reason,), count)
+    yield cut
+    if s.tls_certificate_expires_s is not None:
+        yield _gauge(
+            "kvsecure_tls_certificate_expiry_timestamp_seconds",
+            "When the server's certificate ends.",
+            s.tls_certificate_expires_s,
+        )
+    if s.tls_next_list_s is not None:
+        yield _gauge(
+            "kvsecure_tls_revocation_list_next_update_timestamp_seconds",
+            "When the first revocation list is overdue.",
+            s.tls_next_list_s,
+        )
 
 
 def _grpc(s: Snapshot) -> Iterator[Metric]:

@@ -51,6 +51,11 @@ class Snapshot:
         wal_bytes: Bytes written to the log.
         pending_events: Events waiting in the queues of watchers.
         auth_failures: By reason, from a closed set.
+        tls_connections_cut: By reason, from a closed set.
+        tls_certificate_expires_s: When the server's own certificate ends, in seconds since 1970;
+            None without TLS.
+        tls_next_list_s: When the first revocation list is overdue, in seconds since 1970; None
+            where there is none.
         grpc_handled: Finished calls.
         grpc_handling: Times of calls, only when the metrics are extensive.
     """
@@ -100,6 +105,11 @@ class Snapshot:
     audit_failures: int
     auth_failures: Mapping[str, int] = field(default_factory=dict)
     tls_handshake_failures: int
+    tls_reloads: int = 0
+    tls_reload_failures: int = 0
+    tls_connections_cut: Mapping[str, int] = field(default_factory=dict)
+    tls_certificate_expires_s: float | None = None
+    tls_next_list_s: float | None = None
     log_lines_lost: int = 0
 
     client_sent_bytes: int = 0

@@ -7,6 +7,7 @@ Follows: gRPC's PROTOCOL-HTTP2 and the HTTP-to-gRPC status mapping.
 
 import re
 import zlib
+from collections.abc import Iterable
 from typing import Final, NamedTuple, final
 
 from kvsecure.wire.h2.head import Head
@@ -23,6 +24,7 @@ __all__ = [
     "encode_trailers",
     "message_prefix",
     "read_call",
+    "read_timeout",
 ]
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -84,10 +86,9 @@ def read_call(head: Head) -> Call:
         raise NotGrpc(405)
     timeout_ns = None
     if (timeout := metadata.get(b"grpc-timeout")) is not None:
-        found = _TIMEOUT.fullmatch(timeout)
-        if found is None:
+        timeout_ns = read_timeout(timeout)
+        if timeout_ns is None:
             raise NotGrpc(400)
-        timeout_ns = int(found[1]) * _UNIT_NS[found[2]]
     token = metadata.get(b"token", b"")
     if not token:
         token = metadata.get(b"authorization", b"").removeprefix(b"Bearer ")
@@ -98,6 +99,12 @@ def read_call(head: Head) -> Call:
         token=token,
         metadata=metadata,
     )
+
+
+def read_timeout(value: bytes) -> int | None:
+    """Return the nanoseconds that a grpc-timeout stands for, or None if it is none."""
+    found = _TIMEOUT.fullmatch(value)
+    return int(found[1]) * _UNIT_NS[found[2]] if found is not None else None
 
 
 def _is_grpc(content_type: bytes) -> bool:
@@ -231,13 +238,19 @@ def encode_refusal(code: int, message: str) -> bytes:
     return refusal
 
 
-def encode_http(status: int, content_type: str = "", length: int = 0) -> bytes:
-    """Return the header block of a plain HTTP answer."""
+def encode_http(
+    status: int,
+    content_type: str = "",
+    length: int | None = 0,
+    fields: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """Return the header block of a plain HTTP answer; without a length its end is the stream's."""
     # Index 8 of the static table is :status, 28 is content-length, 31 is content-type.
     block = b"\x08\x03%d" % status
     if content_type:
         encoded = content_type.encode()
-        digits = b"%d" % length
         block += b"\x0f\x10" + _integer(len(encoded), 7) + encoded
-        block += b"\x0f\x0d" + _integer(len(digits), 7) + digits
-    return block
+        if length is not None:
+            digits = b"%d" % length
+            block += b"\x0f\x0d" + _integer(len(digits), 7) + digits
+    return block + b"".join(_literal(name, value) for name, value in fields)

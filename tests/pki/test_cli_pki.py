@@ -13,6 +13,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from kvsecure.cli.pki import pki
 from kvsecure.pki.authority import create_authority
+from kvsecure.pki.revocation import lists_of
 from kvsecure.pki.trust import ServerTls, server_context
 
 Run = Callable[..., Result]
@@ -311,3 +312,33 @@ def test_pki_works_as_a_process(tmp_path: Path) -> None:
     assert [outcome.returncode for outcome in outcomes] == [0, 0, 0, 0, 1, 2]
     assert [outcome.stderr for outcome in outcomes[:4]] == [""] * 4
     assert "Traceback" not in "".join(outcome.stderr for outcome in outcomes)
+
+
+def test_revoke_and_crl_make_a_list_for_servers(run: Run, made: Path, tmp_path: Path) -> None:
+    """What `revoke` took back is in the file that `crl` writes, and marked in `list`."""
+    run("issue", "client", "alice")
+    run("issue", "client", "bob")
+
+    revoked = run("revoke", "alice")
+    again = run("revoke", "alice")
+    written = run("crl", "--out", "clients.crl", "--ttl", "2d")
+
+    assert (revoked.exit_code, again.exit_code, written.exit_code) == (0, 0, 0)
+    assert revoked.stdout.split()[2] == "spiffe://default.c1.kvsecure/user/alice"
+    assert again.stdout == "revoked     already\n"
+    assert _lines(written)["revoked"] == "1"
+    serial = int(revoked.stdout.split()[1], 16)
+    (found,) = lists_of((tmp_path / "here" / "clients.crl").read_bytes())
+    assert serial in found
+    assert [line.split()[2] for line in run("list").stdout.splitlines()] == ["revoked", "valid"]
+
+
+def test_revoke_and_crl_say_what_is_wrong(run: Run, made: Path) -> None:
+    """A name that nobody has, and a lifetime that is none, are refused in one line."""
+    unknown = run("revoke", "nobody")
+    endless = run("crl", "--out", "clients.crl", "--ttl", "900d")
+    wrong = run("crl", "--out", "clients.crl", "--ttl", "soon")
+
+    assert (unknown.exit_code, endless.exit_code, wrong.exit_code) == (1, 1, 2)
+    assert "no certificate of nobody" in unknown.stderr
+    assert "at most 90d" in endless.stderr

@@ -426,3 +426,31 @@ def test_passwords_and_tokens_are_in_no_record(app: World) -> None:
 
     for secret in (_PASSWORD, _OTHER, token.decode(), token.decode()[-40:], "not-a-token-at-all"):
         assert secret.encode() not in everything
+
+
+# --- what ends with a connection ------------------------------------------------------------------
+
+
+def test_nothing_is_allowed_over_a_connection_that_was_cut(app: World) -> None:
+    """A certificate that is not good any more has no sessions, whatever is under way."""
+    token = app.token("web", _PASSWORD)
+    peer = app.peer("web")
+    assert app.ask(_PUT, peer).body is not None
+    assert app.ask(_PUT, peer, token).body is not None
+
+    peer.cut()
+
+    assert app.ask(_PUT, peer).why == "INVALID_AUTH_TOKEN"
+    assert app.ask(_GET, peer, token).why == "INVALID_AUTH_TOKEN"
+
+
+def test_stream_over_a_connection_that_was_cut_is_not_renewed(app: World) -> None:
+    """When accounts move, an open stream is decided again, and by then there is nobody to ask."""
+    peer = app.peer("web")
+    session = app.gate.authenticator.session(peer, b"")
+
+    peer.cut()
+
+    with pytest.raises(Refused) as caught:
+        app.gate.authenticator.renewed(session, peer)
+    assert caught.value.failure is Failure.INVALID_AUTH_TOKEN

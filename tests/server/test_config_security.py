@@ -144,3 +144,14 @@ def test_policy_is_a_bundle_or_a_file() -> None:
         path=Path("./default")
     )
     assert "--initial-policy" in refused("--initial-policy=")
+
+
+def test_revocation_lists_go_with_client_certificates() -> None:
+    """A list is for client certificates; where nobody may show one it would promise too much."""
+    listed = ("--client-crl-file=lists.crl",)
+
+    security = configured(*TLS, "--trusted-ca-file=ca", *listed).security
+
+    assert security.client_crl_file == Path("lists.crl")
+    assert configured(*TLS).security.client_crl_file is None
+    assert "--client-crl-file is of no use" in refused(*TLS, *listed)

@@ -138,6 +138,7 @@ class Front:
             read_identity=IdentityOf("kvsecure", by_common_name=False),
             fingerprint=fingerprint_of,
             on_handshake_failure=self._reject,
+            on_cut=world.gate.note_cut,
             spawn=self._spawn,
             connections_max=self._bounds.connections_max,
             handshake_s_max=self._bounds.handshake_s_max,

@@ -43,6 +43,7 @@ def build_listen(settings: Settings, warnings: list[str]) -> tuple[Listen, tuple
         client=endpoints(client_urls),
         client_http=endpoints(settings.parts("listen-client-http-urls")),
         metrics=endpoints(settings.parts("listen-metrics-urls")),
+        gateway=settings.switch("enable-grpc-gateway"),
     )
     _check_ports(listen.everything)
     _check_certificate(settings, listen)

@@ -64,6 +64,7 @@ def build_security(
         cert_file=settings.path("cert-file"),
         key_file=settings.path("key-file"),
         trusted_ca_file=settings.path("trusted-ca-file"),
+        client_crl_file=_revocation_lists(settings, mode),
         client_certificates=mode,
         client_identity=identity,
         tls_minimum=tls_minimum,
@@ -103,6 +104,13 @@ def _client_certificates(settings: Settings, listen: Listen, warnings: list[str]
         for endpoint in plain
     )
     return mode
+
+
+def _revocation_lists(settings: Settings, mode: ClientCertMode) -> Path | None:
+    path = settings.path("client-crl-file")
+    if path is not None and mode is ClientCertMode.OFF:
+        raise ConfigError("--client-crl-file is of no use without client certificates")
+    return path
 
 
 def _token_ttl_s(settings: Settings, warnings: list[str]) -> int:

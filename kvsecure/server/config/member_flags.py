@@ -179,7 +179,13 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "false",
         "an address in TIME_WAIT can always be bound again",
     ),
-    accepted(_S, "enable-grpc-gateway", Kind.SWITCH, "false", "there is no JSON gateway yet"),
+    honoured(
+        _S,
+        "enable-grpc-gateway",
+        Kind.SWITCH,
+        "true",
+        "Serve the calls of gRPC as JSON over HTTP/1.1 and HTTP/2 too.",
+    ),
     accepted(_S, "raft-read-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
     accepted(_S, "raft-write-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
     accepted(

@@ -144,11 +144,13 @@ class Listen:
         client: At least one.
         client_http: When there are any, plain HTTP requests are served here and not on client.
         metrics: Metrics and health only.
+        gateway: Whether calls are served as JSON where plain HTTP is.
     """
 
     client: tuple[Endpoint, ...]
     client_http: tuple[Endpoint, ...]
     metrics: tuple[Endpoint, ...]
+    gateway: bool
 
     @property
     def everything(self) -> tuple[Endpoint, ...]:
@@ -172,6 +174,7 @@ class Security:
     Attributes:
         cert_file: Present when a listener is https, as is key_file.
         trusted_ca_file: Present unless client certificates are off.
+        client_crl_file: Only together with it.
         initial_root_password_file: Only for the first start.
         initial_policy: Only for the first start.
     """
@@ -180,6 +183,7 @@ class Security:
     cert_file: Path | None
     key_file: Path | None
     trusted_ca_file: Path | None
+    client_crl_file: Path | None
     client_certificates: ClientCertMode
     client_identity: ClientIdentity
     tls_minimum: TlsVersion

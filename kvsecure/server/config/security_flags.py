@@ -66,8 +66,12 @@ SECURITY_FLAGS: Final[tuple[Flag, ...]] = (
     ),
     accepted(_S, "client-cert-file", Kind.PATH, "", "the server never dials itself"),
     accepted(_S, "client-key-file", Kind.PATH, "", "the server never dials itself"),
-    rejected(
-        _S, "client-crl-file", Kind.PATH, "", "revocation lists are not supported in this release"
+    honoured(
+        _S,
+        "client-crl-file",
+        Kind.PATH,
+        "",
+        "Revocation lists in PEM or DER; the issuer of every client certificate needs a fresh one.",
     ),
     rejected(
         _S,
@@ -122,7 +126,7 @@ SECURITY_FLAGS: Final[tuple[Flag, ...]] = (
         "cors",
         Kind.LIST,
         "",
-        "no cross-origin header is ever sent: there is no JSON gateway yet",
+        "no cross-origin header is ever sent, and requests of web pages are refused",
     ),
     accepted(
         _S,
