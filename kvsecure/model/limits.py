@@ -35,7 +35,9 @@ __all__ = [
     "TXN_DEPTH_MAX",
     "TXN_OPS_MAX_DEFAULT",
     "UNFLUSHED_BYTES_MAX",
+    "UNREAD_BYTES_MAX",
     "UNSENT_BYTES_MAX",
+    "UNSENT_BYTES_MAX_CROWDED",
     "WAL_SEGMENT_BYTES_MAX",
     "WATCHES_PER_STREAM_MAX",
     "WATCH_QUEUE_BYTES_MAX",
@@ -81,6 +83,9 @@ STREAMS_PER_CONNECTION_MAX: Final = 4_096
 HEADER_LIST_BYTES_MAX: Final = 16 * 1024
 # Bytes queued towards one peer before its connection is no longer read from.
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+# What all peers together may leave unread before each of them is held to much less.
+UNREAD_BYTES_MAX: Final = 256 * 1024 * 1024
+UNSENT_BYTES_MAX_CROWDED: Final = 64 * 1024
 # Bytes queued on one stream before its producer has to wait.
 STREAM_UNSENT_BYTES_MAX: Final = 1024 * 1024
 # A JSON request that takes longer to come keeps others from being held.

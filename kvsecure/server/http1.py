@@ -37,6 +37,8 @@ _BAD_REQUEST: Final = Page(400, _TEXT, b"Bad Request\n")
 _NO_SUCH_CALL: Final = Page(404, _TEXT, b"Not Found\n")
 _FOREIGN_CONTENT: Final = Page(415, _TEXT, b"Unsupported Media Type\n")
 _GATEWAY_PREFIX: Final = "/v3"
+_FIRST_WORDS_BYTES: Final = 64
+_METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
 
 
 @final
@@ -73,6 +75,7 @@ class Http1Session:
         "_body_ended",
         "_call",
         "_connection",
+        "_first_words",
         "_gateway",
         "_idle_s",
         "_left_count",
@@ -116,6 +119,8 @@ class Http1Session:
         self._idle_s = 0
         # How many requests of this read may still be answered.
         self._left_count = 0
+        # How the connection began, as far as it takes to see what it speaks.
+        self._first_words = b""
         self._writable = True
         # Whether the answer that comes is the last.
         self._stopping = False
@@ -130,6 +135,8 @@ class Http1Session:
     def receive(self, data: bytes) -> None:
         """Take in bytes."""
         self._left_count = _REQUESTS_PER_READ_MAX
+        if len(self._first_words) < _FIRST_WORDS_BYTES:
+            self._first_words = (self._first_words + data)[:_FIRST_WORDS_BYTES]
         try:
             self._connection.receive_data(data)
         except h11.RemoteProtocolError:
@@ -218,6 +225,9 @@ class Http1Session:
 
     def _break_off(self) -> None:
         self.is_over = True
+        if not (b" HTTP/1" in self._first_words or self._first_words.startswith(_METHODS)):
+            # A broken preface of HTTP/2, for one: an answer in HTTP/1.1 would make no sense to it.
+            return
         if self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             call, self._call = self._call, None
             if call is not None:

@@ -66,6 +66,7 @@ class Shared:
         "serves_pages",
         "services",
         "turn",
+        "unsent_bytes_max",
     )
 
     def __init__(
@@ -110,6 +111,8 @@ class Shared:
             streams_max=streams_max, header_list_bytes_max=HEADER_LIST_BYTES_MAX, pings=pings
         )
         self.message_bytes_max = request_bytes_max + GRPC_OVERHEAD_BYTES
+        # What one peer may leave unread now; less, while all of them together leave too much.
+        self.unsent_bytes_max = UNSENT_BYTES_MAX
 
     def page(self, target: str) -> Page:
         """Return what a plain request is answered with."""
@@ -221,7 +224,12 @@ class Http2Session:
     def is_clogged(self) -> bool:
         """Whether the peer has so much to read that nothing more is made for it."""
         unread_bytes = self.owed_bytes + self.outgoing.crowd_bytes
-        return unread_bytes > UNSENT_BYTES_MAX or not self._writable
+        return unread_bytes > self._shared.unsent_bytes_max or not self._writable
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much is made for the peer and not handed to the socket."""
+        return self.owed_bytes + self.outgoing.unsent_bytes
 
     @property
     def _must_wait(self) -> bool:
@@ -229,7 +237,7 @@ class Http2Session:
         return (
             self._holding
             or self.work >= _TURN_WORK_MAX
-            or self.owed_bytes + self.outgoing.crowd_bytes > UNSENT_BYTES_MAX
+            or self.owed_bytes + self.outgoing.crowd_bytes > self._shared.unsent_bytes_max
             or not self._writable
         )
 
@@ -274,6 +282,8 @@ class Http2Session:
         self._waking.clear()
         self._deadlines.clear()
         self.outgoing.streams.clear()
+        # Writing to a socket that is gone would fail the turn of everybody else.
+        self.outgoing.out.clear()
 
     def tick(self, now_ns: int) -> None:
         """Take note that time has passed: end what is overdue."""
@@ -282,8 +292,9 @@ class Http2Session:
             expire()
 
     def second(self) -> None:
-        """Take note that a second has passed."""
+        """Take note that a second has passed; what may wait unread may have changed."""
         self._connection.tick()
+        self._go_on()
         if self.outgoing.out:
             self.turn.mark(self)
 

@@ -17,7 +17,13 @@ import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, cast, final
 
-from kvsecure.model.limits import CONNECTIONS_MAX, TLS_HANDSHAKE_S_MAX
+from kvsecure.model.limits import (
+    CONNECTIONS_MAX,
+    TLS_HANDSHAKE_S_MAX,
+    UNREAD_BYTES_MAX,
+    UNSENT_BYTES_MAX,
+    UNSENT_BYTES_MAX_CROWDED,
+)
 from kvsecure.pki.certificates import CertificateError
 from kvsecure.pki.handshake import Alert
 from kvsecure.pki.standing import Link, Standing, Verdict
@@ -84,6 +90,7 @@ class Accepting:
         credentials: Credentials | None = None,
         connections_max: int = CONNECTIONS_MAX,
         handshake_s_max: float = TLS_HANDSHAKE_S_MAX,
+        unread_bytes_max: int = UNREAD_BYTES_MAX,
     ) -> None:
         """Put together what listeners need.
 
@@ -98,7 +105,9 @@ class Accepting:
             credentials: By what peers are judged; without it they are not judged again.
             connections_max: How many connections there may be, those that still shake hands too.
             handshake_s_max: Seconds that a handshake may take.
+            unread_bytes_max: What all peers may leave unread before each is held to much less.
         """
+        self._unread_bytes_max = unread_bytes_max
         self.shared = shared
         self.statistics = statistics
         self.connections: set[_Connection] = set()
@@ -151,6 +160,13 @@ class Accepting:
                 connection.judge_again()
             else:
                 connection.second()
+        is_crowded = self.unread_bytes > self._unread_bytes_max
+        self.shared.unsent_bytes_max = UNSENT_BYTES_MAX_CROWDED if is_crowded else UNSENT_BYTES_MAX
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much is kept for peers that do not read."""
+        return sum([connection.unread_bytes for connection in self.connections])
 
     def judge_again(self) -> None:
         """Cut every connection whose certificate is not good any more: something has changed."""
@@ -387,6 +403,13 @@ class _Connection(asyncio.Protocol):
         if isinstance(self._session, Http2Session | Http1Session):
             self._session.set_writable(writable=True)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much is kept for the peer."""
+        session = self._session
+        made = session.unread_bytes if isinstance(session, Http2Session) else 0
+        return made + self._transport.get_write_buffer_size()
+
     def tick(self, now_ns: int) -> None:
         """End overdue calls; close the connection when it is over."""
         session = self._session
@@ -468,6 +491,9 @@ class _Connection(asyncio.Protocol):
         return Http1Session(shared.page, line, self._peer, shared.gateway)
 
     def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            # It is gone, or on its way: writing would be an error, in the turn of everybody else.
+            return
         self._accepting.statistics.sent_bytes += len(data)
         self._transport.write(data)
 

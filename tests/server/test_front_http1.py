@@ -197,9 +197,7 @@ def test_two_ways_to_end_a_body_hide_no_request(peer: SocketPeer) -> None:
 
 
 _GARBAGE: Final = {
-    "no words": b"\x00\x01\x02\x03\r\n\r\n",
-    "one word": b"GET\r\n\r\n",
-    "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "one word more": b"GET /\r\n\r\n",
     "no host": b"GET /version HTTP/1.1\r\n\r\n",
     "two lengths": _get("/version", "Content-Length: 1", "Content-Length: 2"),
     "a length that is none": _get("/version", "Content-Length: -1"),
@@ -209,6 +207,23 @@ _GARBAGE: Final = {
     "a control character": _get("/vers\x00ion"),
     "half the preface": b"PRI * HTTP/1.1\r\n\r\n",
 }
+
+
+_OTHER_PROTOCOLS: Final = {
+    "no words": b"\x00\x01\x02\x03\r\n\r\n",
+    "one word": b"GET\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "a broken preface": b"INVALID CONNECTION PREFACE\r\n\r\n",
+    "no end": b"a" * 2 * _EVENT_BYTES_MAX,
+}
+
+
+@pytest.mark.parametrize("words", _OTHER_PROTOCOLS.values(), ids=_OTHER_PROTOCOLS.keys())
+def test_another_protocol_is_not_answered(peer: SocketPeer, words: bytes) -> None:
+    """What does not even look like HTTP/1.1 gets no words of it: the connection ends."""
+    peer.send(words)
+
+    assert peer.read_all() == b""
 
 
 @pytest.mark.parametrize("words", _GARBAGE.values(), ids=_GARBAGE.keys())
@@ -229,9 +244,8 @@ def test_garbage_is_a_bad_request(peer: SocketPeer, words: bytes) -> None:
         _get("/" + "a" * 2 * _EVENT_BYTES_MAX),
         _get("/version", "X: " + "a" * 2 * _EVENT_BYTES_MAX),
         _get("/version", *[f"X-{number}: y" for number in range(4_000)]),
-        b"a" * 2 * _EVENT_BYTES_MAX,
     ],
-    ids=["a long target", "a long field", "many fields", "no end"],
+    ids=["a long target", "a long field", "many fields"],
 )
 def test_large_request_is_refused(peer: SocketPeer, words: bytes) -> None:
     """A head larger than the bound is not waited for, whether or not it has an end."""
@@ -245,7 +259,7 @@ def test_large_request_is_refused(peer: SocketPeer, words: bytes) -> None:
 def test_refused_garbage_leaves_the_others_alone(member: KvsecureServer, peer: SocketPeer) -> None:
     """One connection's garbage is one connection's end."""
     tls = client_tls(member.authority.certificate, alpn=("http/1.1",))
-    for words in _GARBAGE.values():
+    for words in (*_GARBAGE.values(), *_OTHER_PROTOCOLS.values()):
         with SocketPeer(member.port, tls) as other:
             other.send(words)
             other.read_all()

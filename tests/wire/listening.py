@@ -46,6 +46,7 @@ class Bounds(NamedTuple):
     pings: PingLimits = ANY_PINGS
     connections_max: int = 100
     handshake_s_max: float = 10.0
+    unread_bytes_max: int = 1 << 28
 
 
 @final
@@ -96,6 +97,11 @@ class Front:
         """How many connections have shaken hands and are there."""
         return len(self._accepting.connections)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much it keeps for peers that do not read."""
+        return self._accepting.unread_bytes
+
     def pass_seconds(self, count: int) -> None:
         """Let seconds pass, one after another."""
         for _ in range(count):
@@ -142,6 +148,7 @@ class Front:
             spawn=self._spawn,
             connections_max=self._bounds.connections_max,
             handshake_s_max=self._bounds.handshake_s_max,
+            unread_bytes_max=self._bounds.unread_bytes_max,
         )
         self._listener = await self._accepting.listen("127.0.0.1", 0, self._tls)
 

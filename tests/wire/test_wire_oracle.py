@@ -46,8 +46,8 @@ class PeerMachine(RuleBasedStateMachine):
 
     # --- the client -----------------------------------------------------------------------------
 
-    @rule(path=_PATHS, sizes=st.lists(_SIZES, max_size=4), ends=st.booleans())
-    def ask(self, path: str, sizes: list[int], *, ends: bool) -> None:
+    @rule(path=_PATHS, sizes=st.lists(_SIZES, max_size=4), ends=st.booleans(), call=st.booleans())
+    def ask(self, path: str, sizes: list[int], *, ends: bool, call: bool) -> None:
         """Begin a request, and perhaps end it."""
         if self.client.open_outbound_streams >= LIMITS.streams_max:
             return
@@ -58,6 +58,7 @@ class PeerMachine(RuleBasedStateMachine):
             (":authority", "localhost"),
             (":path", path),
             ("x", "y" * 50),
+            *([("te", "trailers")] if call else []),
         ]
         self.client.send_headers(stream, fields, end_stream=ends and not sizes)
         content = b""
@@ -250,6 +251,10 @@ class PeerMachine(RuleBasedStateMachine):
         try:
             self.client.update_settings({_Setting.INITIAL_WINDOW_SIZE: 2_000_000})
             self.client.increment_flow_control_window(2**29)
+            self._exchange()
+            # Answers to requests that do not end have waited long enough.
+            self.server.tick()
+            self.server.tick()
             self._exchange()
         except h2.exceptions.FlowControlError as error:
             raise AssertionError(str(error)) from None

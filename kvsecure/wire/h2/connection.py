@@ -114,8 +114,7 @@ class Connection:
         self.closing = False
         # Whether the peer has left our ping without an answer, and may be taken for gone.
         self.silent = False
-        # Whether it has shown any sign of life since the last tick.
-        self.heard = False
+        self.heard = False  # any sign of life since the last tick
         # The last stream that was taken before that.
         self._last_taken = 0
         self._receive_window = ReceiveWindow(limits.connection_window_bytes)
@@ -220,13 +219,19 @@ class Connection:
 
     def _promote(self, stream_id: int, events: list[tuple[Any, ...]]) -> None:
         """Make a stream of a request that does not come in one piece."""
-        head = self._begun.pop(stream_id)
+        self._open(stream_id, self._begun.pop(stream_id), events, ended=False)
+
+    def _open(self, stream_id: int, head: Head, events: list[Any], *, ended: bool) -> None:
+        """Make a stream of a request."""
         stream = Stream(
-            self.outgoing.peer_window, self._limits.stream_window_bytes, remote_ended=False
+            self.outgoing.peer_window, self._limits.stream_window_bytes, remote_ended=ended
         )
         stream.content_left = head.content_length
+        # Who takes trailers leads a conversation, and is told at once when it is over. Others are
+        # heard out: a request that was answered cannot be found malformed any more (8.1.1).
+        stream.lingers = not head.takes_trailers
         self.outgoing.streams[stream_id] = stream
-        events.append((REQUEST, stream_id, head, b"", False))
+        events.append((REQUEST, stream_id, head, b"", ended))
 
     def _frame(
         self, frame_type: int, flags: int, stream_id: int, payload: bytes, events: list[Any]
@@ -327,12 +332,7 @@ class Connection:
         if ended and head.content_length:
             self._reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
             return
-        stream = Stream(
-            self.outgoing.peer_window, self._limits.stream_window_bytes, remote_ended=ended
-        )
-        stream.content_left = head.content_length
-        self.outgoing.streams[stream_id] = stream
-        events.append((REQUEST, stream_id, head, b"", ended))
+        self._open(stream_id, head, events, ended=ended)
 
     def _trailers(self, stream_id: int, flags: int, block: bytes, events: list[Any]) -> None:
         """Section 8.1: a second header block ends a request."""
@@ -344,10 +344,9 @@ class Connection:
         except MalformedHead:
             is_sound = False
         if stream_id not in self.outgoing.streams:
-            # One that was answered or reset here, lately; so it may come late, but not malformed.
+            # Section 5.1: reset here, lately. What was sent before the peer knew is dropped,
+            # whatever it is; the compression state has had its part.
             self._spend_idle()
-            if not is_sound:
-                self._reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
             return
         stream = self.outgoing.streams[stream_id]
         if stream is None or stream.remote_ended:
@@ -357,6 +356,7 @@ class Connection:
             self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
         else:
             stream.remote_ended = True
+            self.outgoing.request_ended(stream_id)
             events.append((DATA, stream_id, b"", True))
 
     def _head_of(self, block: bytes, stream_id: int) -> Head | None:
@@ -400,6 +400,7 @@ class Connection:
                 return
         if ended:
             stream.remote_ended = True
+            self.outgoing.request_ended(stream_id)
         else:
             window = stream.receive_window.reopen()
             if window:
@@ -552,6 +553,7 @@ class Connection:
             self.closing = True
             self._last_taken = self.highest_stream
             self.outgoing.out.append(encode_goaway(self.highest_stream, ErrorCode.NO_ERROR))
+            self.outgoing.hurry()
 
     def fail(self, code: ErrorCode, why: str) -> None:
         """End the connection for an error of the peer's."""
@@ -567,6 +569,7 @@ class Connection:
         """Take note that a second has passed: a peer may do some idle things again."""
         self._idle_budget = self._limits.idle_frames_per_s_max
         self._reset_budget = self._limits.resets_per_s_max
+        self.outgoing.tick()
         heard, self.heard = self.heard, False
         probe = self._pings.tick(self._now_ns(), heard=heard)
         if probe is Probe.PING:

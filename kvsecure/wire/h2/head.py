@@ -40,7 +40,16 @@ class MalformedHead(Exception):
 class Head:
     """A request's fields."""
 
-    __slots__ = ("authority", "content_length", "fields", "method", "path", "route", "scheme")
+    __slots__ = (
+        "authority",
+        "content_length",
+        "fields",
+        "method",
+        "path",
+        "route",
+        "scheme",
+        "takes_trailers",
+    )
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class Head:
         authority: bytes,
         fields: list[tuple[bytes, bytes]],
         content_length: int | None,
+        takes_trailers: bool = False,
     ) -> None:
         self.method = method
         self.scheme = scheme
@@ -59,6 +69,8 @@ class Head:
         # Regular fields in the order they came.
         self.fields = fields
         self.content_length = content_length
+        # Whether it says `te: trailers`, as every call of gRPC does.
+        self.takes_trailers = takes_trailers
         # Whatever the layer above wants to remember with these exact fields.
         self.route: Any = None
 
@@ -166,6 +178,7 @@ def _check_request(fields: list[tuple[bytes, bytes]]) -> Head:
         authority=pseudo.get(b":authority", b""),
         fields=regular,
         content_length=content_length,
+        takes_trailers=(b"te", b"trailers") in regular,
     )
 
 

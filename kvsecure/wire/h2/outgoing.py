@@ -4,7 +4,8 @@ Owns: the open streams, what is queued on them, the peer's windows, and the byte
 Never: reads; the receiving half tells it of window updates and settings.
 Follows: RFC 9113 sections 5.1, 5.2 and 6.9.
 Keeps: data never exceeds a window of the peer's; a stream that is whole when it comes and whole
-    when it is answered never has an object: `streams[id]` is None then.
+    when it is answered never has an object: `streams[id]` is None then; a request that lingers
+    is heard out for a second before its answer ends, so that it may still prove malformed.
 """
 
 import struct
@@ -42,6 +43,8 @@ class Outgoing:
     """What a server sends on one connection."""
 
     __slots__ = (
+        "_is_patient",
+        "_lingering",
         "_queued",
         "_stream_window_bytes",
         "answers",
@@ -74,6 +77,9 @@ class Outgoing:
         # Streams that were reset here: what the peer had sent before it knew is ignored.
         self.reset_lately: deque[int] = deque(maxlen=_RESET_REMEMBERED_MAX)
         self._queued: deque[int] = deque()
+        # Answers that have nothing left to send but their end, and the seconds they have waited.
+        self._lingering: dict[int, int] = {}
+        self._is_patient = True
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -160,16 +166,15 @@ class Outgoing:
             return
         self.answers += 1
         stream = self.streams[stream_id]
-        if stream is None:
-            del self.streams[stream_id]
-        else:
-            self._close_local(stream_id, stream)
+        if stream is not None:
+            stream.trailers = headers
+            self._finish(stream_id, stream)
+            return
+        del self.streams[stream_id]
         self.out.append(
             frame_header(len(headers), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id)
             + headers
         )
-        if stream is not None and not stream.remote_ended:
-            self.out.append(encode_reset(stream_id, ErrorCode.NO_ERROR))
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """Give a stream up; one that is closed already is told so again."""
@@ -182,6 +187,7 @@ class Outgoing:
         """Let go of an open stream without a word."""
         stream = self.streams.pop(stream_id)
         if stream is not None:
+            self._lingering.pop(stream_id, None)
             self._count(stream, -stream.queued_bytes)
             stream.queue.clear()
 
@@ -192,6 +198,33 @@ class Outgoing:
             return False
         stream.was_full = True
         return True
+
+    # --- lingering ------------------------------------------------------------------------------
+
+    def request_ended(self, stream_id: int) -> None:
+        """End the answer that has waited for the end of its request, if it has."""
+        if stream_id in self._lingering:
+            self._finish(stream_id, self.stream(stream_id))
+
+    def tick(self) -> None:
+        """Take note that a second has passed: no answer waits for more than two."""
+        for stream_id, waited_s in list(self._lingering.items()):
+            if waited_s:
+                self._end_early(stream_id)
+            else:
+                self._lingering[stream_id] = 1
+
+    def hurry(self) -> None:
+        """Let no answer wait for its request any more."""
+        self._is_patient = False
+        for stream_id in list(self._lingering):
+            self._end_early(stream_id)
+
+    def _end_early(self, stream_id: int) -> None:
+        if stream_id in self.streams:
+            stream = self.stream(stream_id)
+            stream.lingers = False
+            self._finish(stream_id, stream)
 
     # --- windows --------------------------------------------------------------------------------
 
@@ -282,6 +315,9 @@ class Outgoing:
             events.append((DRAINED, stream_id))
 
     def _finish(self, stream_id: int, stream: Stream) -> None:
+        if stream.lingers and self._is_patient and not stream.remote_ended:
+            self._lingering[stream_id] = 0
+            return
         trailers = stream.trailers or b""
         if trailers:
             header = frame_header(

@@ -20,6 +20,7 @@ class Stream:
     __slots__ = (
         "content_left",
         "headers_sent",
+        "lingers",
         "queue",
         "queued_bytes",
         "receive_window",
@@ -40,5 +41,7 @@ class Stream:
         # The header block that ends it, once there is one.
         self.trailers: bytes | None = None
         self.headers_sent = False
+        # Whether its answer does not end before its request has, or not at once.
+        self.lingers = False
         # Whether its producer was told to wait.
         self.was_full = False
