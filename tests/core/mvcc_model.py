@@ -258,7 +258,7 @@ class DumbStore:
         chosen = [copy.deepcopy(kv) for kv in versions if _passes(request, kv)]
         attribute = _ORDERS[request.sort_target]
         chosen.sort(
-            key=lambda kv: (getattr(kv, attribute), kv.key),
+            key=lambda kv: getattr(kv, attribute),
             reverse=request.sort_order == kv_pb2.RangeRequest.DESCEND,
         )
         if 0 < request.limit < len(chosen):

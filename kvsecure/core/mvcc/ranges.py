@@ -27,12 +27,14 @@ _MORE: Final = b"\x18\x01"
 _COUNT: Final = b"\x20"
 _COUNT_OF_ONE: Final = b"\x20\x01"
 
+# What is equal stays in the order of its keys, also where the rest descends (as in etcd, as far as
+# its sort is stable).
 _SORT_KEYS: Final[dict[int, Callable[[KeyValue], object]]] = {
     RangeRequest.KEY: lambda kv: kv.key,
-    RangeRequest.VERSION: lambda kv: (kv.version, kv.key),
-    RangeRequest.CREATE: lambda kv: (kv.create_revision, kv.key),
-    RangeRequest.MOD: lambda kv: (kv.mod_revision, kv.key),
-    RangeRequest.VALUE: lambda kv: (kv.value, kv.key),
+    RangeRequest.VERSION: lambda kv: kv.version,
+    RangeRequest.CREATE: lambda kv: kv.create_revision,
+    RangeRequest.MOD: lambda kv: kv.mod_revision,
+    RangeRequest.VALUE: lambda kv: kv.value,
 }
 
 
