@@ -4,12 +4,14 @@ Owns: `--subject`, the members under test, and what is left out by default.
 Never: starts a server that no test asked for.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.servers import EtcdMember, KvsecureServer, Member
 
+_INTEROP = Path(__file__).parent / "interop"
 _SUBJECTS: dict[str, type[Member]] = {"etcd": EtcdMember, "kvsecure": KvsecureServer}
 
 
@@ -24,13 +26,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave campaigns out unless they are asked for with `-m`."""
-    if "campaign" in str(config.getoption("-m")):
-        return
-    campaigns = [item for item in items if item.get_closest_marker("campaign")]
-    if campaigns:
-        config.hook.pytest_deselected(items=campaigns)
-        items[:] = [item for item in items if item not in campaigns]
+    """Leave out what takes long: campaigns without `-m`, clients in other languages without a word.
+
+    The latter have to be built: CI asks for them by a variable, a person by their directory.
+    """
+    left_out: list[pytest.Item] = []
+    if "campaign" not in str(config.getoption("-m")):
+        left_out += [item for item in items if item.get_closest_marker("campaign")]
+    wants_interop = os.environ.get("KVSECURE_REQUIRE_INTEROP", "") not in ("", "0")
+    if not wants_interop and not any("interop" in argument for argument in config.args):
+        left_out += [item for item in items if item.path.parent == _INTEROP]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
