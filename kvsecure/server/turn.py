@@ -5,7 +5,7 @@ Never: knows what an answer is.
 Follows: docs/adr/0008-audit-before-the-core.md.
 Keeps: an answer is written to a socket only after the records of its turn were written; if they
     could not be, every answer of the turn becomes the refusal that says so, and nothing is
-    proposed.
+    proposed; one connection's failure is no other one's.
 """
 
 import asyncio
@@ -34,6 +34,10 @@ class Flushing(Protocol):
         ...
 
 
+# Whom to, and a message or a refusal.
+type_answer = tuple[Answering, bytes | None, Refused | None]
+
+
 @final
 class Turn:
     """The turn that is going on."""
@@ -43,7 +47,7 @@ class Turn:
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         self._gate = gate
         self._loop = loop
-        self._answers: list[tuple[Answering, bytes | None, Refused | None]] = []
+        self._answers: list[type_answer] = []
         self._dirty: set[Flushing] = set()
         self._producers: list[Callable[[], None]] = []
         self._scheduled = False
@@ -72,23 +76,32 @@ class Turn:
         if not self._scheduled:
             self.schedule()
 
-    def _propose(self) -> Refused | None:
-        """Propose; return why what that finished at once could not be recorded, if so."""
-        self._gate.engine.end_turn()
-        try:
-            self._gate.end_turn()
-        except Refused as error:
-            return error
-        return None
-
     def end(self) -> None:
-        """Record, propose, answer, write."""
+        """Record, propose, answer, write; whatever goes wrong, the next turn comes."""
         # What is added from here on belongs to this turn until its answers are taken.
         self._scheduled = True
+        try:
+            self._produce()
+            self._hand_over(self._record())
+        finally:
+            self._scheduled = False
+            if self._answers or self._producers or self._dirty:
+                self.schedule()
+
+    def _produce(self) -> None:
         while self._producers:
-            producers, self._producers = self._producers, []
-            for produce in producers:
-                produce()
+            producers, self._producers = iter(self._producers), []
+            try:
+                for produce in producers:
+                    produce()
+            finally:
+                # Those behind one that failed.
+                self._producers[:0] = producers
+
+    def _record(self) -> list[type_answer]:
+        """Record and propose; return what may leave now."""
+        # Out of reach until it is recorded: what fails here in an unknown way is never answered.
+        answers, self._answers = self._answers, []
         gate = self._gate
         failed: Refused | None = None
         try:
@@ -98,16 +111,31 @@ class Turn:
             gate.drop_turn(error)
         else:
             failed = self._propose()
-        answers, self._answers = self._answers, []
-        if failed is None:
-            for to, message, refused in answers:
+        answers += self._answers
+        self._answers = []
+        return answers if failed is None else [(to, None, failed) for to, _, _ in answers]
+
+    def _propose(self) -> Refused | None:
+        """Propose; return why what that finished at once could not be recorded, if so."""
+        self._gate.engine.end_turn()
+        try:
+            self._gate.end_turn()
+        except Refused as error:
+            return error
+        return None
+
+    def _hand_over(self, answers: list[type_answer]) -> None:
+        """Deliver and write; what fails at one connection leaves the others to the next turn."""
+        delivering = iter(answers)
+        try:
+            for to, message, refused in delivering:
                 to.deliver(message, refused)
-        else:
-            for to, _, _ in answers:
-                to.deliver(None, failed)
+        finally:
+            self._answers[:0] = delivering
         dirty, self._dirty = self._dirty, set()
-        for connection in dirty:
-            connection.flush()
-        self._scheduled = False
-        if self._answers or self._producers or self._dirty:
-            self.schedule()
+        flushing = iter(dirty)
+        try:
+            for connection in flushing:
+                connection.flush()
+        finally:
+            self._dirty.update(flushing)
