@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from bench.calls import VALUE_BYTES
-from bench.contestants import Server
+from bench.contestants import Contestant, Server
 from bench.load import LoadError
 from bench.machine import cost_of
 from bench.report import Figure
@@ -27,8 +27,12 @@ _TXNS_UNDER_WAY: Final = 20
 def measure_keys(server: Server, *, count: int) -> Iterator[Figure]:
     """Yield the figures of a store of so many keys with values of 256 bytes.
 
+    Keys that a contestant loses by the crash are a figure of it like any other: etcd 3.5.0 to
+    3.5.2 do lose some (etcd issue 13766), as their last transactions are marked as applied in the
+    database before they are.
+
     Raises:
-        LoadError: Keys are missing after the restart.
+        LoadError: Keys are missing after the restart, and the contestant is kvsecure.
     """
     work = f"{count:,} keys"
 
@@ -45,8 +49,9 @@ def measure_keys(server: Server, *, count: int) -> Iterator[Figure]:
     with server.client() as client:
         everything = kv_pb2.RangeRequest(key=b"/app/", range_end=b"/app0", count_only=True)
         found = client.kv.Range(everything).count
-    if found != count:
+    if found != count and server.contestant is Contestant.KVSECURE:
         raise LoadError(f"{found} of {count} keys are there")
+    yield figure("kept", found, "key")
     yield figure("memory after", _resident_mib(server), "MiB")
 
 
