@@ -5,6 +5,7 @@ Never: starts a server that no test asked for.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="kvsecure",
         help="which server is compared with etcd, crashed and measured (default: kvsecure)",
     )
+
+
+def pytest_configure() -> None:
+    """Let programs be interrupted: a shell that runs the tests in the background has them not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from kvsecure.access.grants import Grants
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.errors import invariant
 from kvsecure.model.keys import FROM_KEY, span_of
 from kvsecure.model.limits import TXN_DEPTH_MAX
@@ -106,18 +107,18 @@ class Rule(NamedTuple):
     open: bool = False
 
 
-def decide(grants: Grants, request: Message, facts: Facts) -> Decision:
+def decide(grants: Grants, request: Message | GetBurst | PutBurst, facts: Facts) -> Decision:
     """Say whether a caller with these grants may make this request.
 
     Args:
         grants: The caller's, compiled from the state that the request runs against.
-        request: A whole request message.
+        request: A whole request message, or a burst: that is allowed if each of its requests is.
         facts: That same state, of the caller's tenant.
     """
-    rule = RULES.get(type(request))
-    if rule is None:
+    check = _CHECKS.get(type(request))
+    if check is None:
         return Decision.DENY_UNKNOWN
-    return rule.check(grants, request, facts)
+    return check(grants, request, facts)
 
 
 def is_open(request: Message) -> bool:
@@ -215,6 +216,14 @@ def _put(grants: Grants, request: kv_pb2.PutRequest, facts: Facts) -> Decision:
     if request.prev_kv and not grants.read.cover_key(key):
         return Decision.DENY_KEYS
     return _keys(not request.lease or _may_write_all(grants, facts.lease_keys(request.lease)))
+
+
+def _get_burst(grants: Grants, burst: GetBurst, _: Facts) -> Decision:
+    return _keys(grants.admin or grants.read.cover_keys(burst.keys))
+
+
+def _put_burst(grants: Grants, burst: PutBurst, _: Facts) -> Decision:
+    return _keys(grants.admin or grants.write.cover_keys([key for key, _ in burst.puts]))
 
 
 def _delete_range(grants: Grants, request: kv_pb2.DeleteRangeRequest, _: Facts) -> Decision:
@@ -413,6 +422,8 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         auth_pb2.AuthRoleRevokePermissionRequest: Rule(
             _admin, {"role": _S, "key": _K, "range_end": _K}
         ),
+        # What the log has of a burst; nobody can send it.
+        state_pb2.PutBurst: Rule(_nobody, {"puts": _N}),
         # Of the member itself, after a log-in; nobody can send it.
         state_pb2.VerifierUpgrade: Rule(_nobody, {"user": _S, "old_hash": _X, "new_hash": _X}),
         # the cluster
@@ -457,5 +468,14 @@ PARTS: Final[Mapping[type[Message], Mapping[str, Meaning]]] = MappingProxyType(
         authstore_pb2.Permission: {"permType": _O, "key": _K, "range_end": _K},
         authstore_pb2.UserAddOptions: {"no_password": _O},
         reflection_pb2.ExtensionRequest: {"containing_type": _O, "extension_number": _O},
+    }
+)
+
+# What `decide` looks up.
+_CHECKS: Final[Mapping[type, type_check]] = MappingProxyType(
+    {
+        **{request: rule.check for request, rule in RULES.items()},
+        GetBurst: _get_burst,
+        PutBurst: _put_burst,
     }
 )

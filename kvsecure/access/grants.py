@@ -45,6 +45,18 @@ class Intervals:
         end = self._ends[found]
         return end is None or key < end
 
+    def cover_keys(self, keys: Iterable[bytes]) -> bool:
+        """Tell whether all of these keys are in the set."""
+        starts, ends = self._starts, self._ends
+        for key in keys:
+            found = bisect_right(starts, key) - 1
+            if found < 0:
+                return False
+            end = ends[found]
+            if end is not None and key >= end:
+                return False
+        return True
+
     def cover(self, span: Span) -> bool:
         """Tell whether every key of a span is in the set; an empty span asks about its start."""
         found = bisect_right(self._starts, span.start) - 1

@@ -5,8 +5,11 @@ Never: decides.
 Follows: etcd-surface section 1.3.
 """
 
+from collections.abc import Sequence
+
 from kvsecure.api.services import Services
 from kvsecure.api.shape import check_delete, check_put, check_range, check_txn
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto.kv_pb2 import (
     CompactionRequest,
@@ -15,9 +18,10 @@ from kvsecure.proto.kv_pb2 import (
     RangeRequest,
     TxnRequest,
 )
+from kvsecure.security.bursts import Getting, Putting
 from kvsecure.security.gate import Asking
 
-__all__ = ["compact", "delete_range", "put", "range_", "txn"]
+__all__ = ["compact", "delete_range", "gets", "put", "puts", "range_", "txn"]
 
 
 def range_(services: Services, asking: Asking, request: RangeRequest, _: bytes) -> None:
@@ -31,6 +35,23 @@ def put(services: Services, asking: Asking, request: PutRequest, content: bytes)
     check_put(request)
     _check_size(services, content)
     services.gate.submit(asking, request, content)
+
+
+def gets(services: Services, asking: Getting, keys: list[bytes], bytes_max: int) -> int:
+    """Answer a burst of plain gets; return how many, from the first on, were taken."""
+    return services.gate.bursts.get(asking, GetBurst(keys), bytes_max)
+
+
+def puts(
+    services: Services,
+    asking: Putting,
+    pairs: list[tuple[bytes, bytes]],
+    requests: Sequence[bytes],
+) -> bool:
+    """Carry out a burst of plain puts; return whether it was taken."""
+    if max(map(len, requests)) > services.request_bytes_max:
+        return False
+    return services.gate.bursts.put(asking, PutBurst(pairs), requests)
 
 
 def delete_range(

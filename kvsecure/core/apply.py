@@ -20,6 +20,7 @@ from kvsecure.core.accounts import ROOT, Tenant
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer, answer
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import LeaseId, TenantId
@@ -56,7 +57,7 @@ class LeaseFacts:
         return self._space.leases.by_expiry()
 
 
-def apply(state: State, caller: Caller, command: Message, now_ns: int) -> Answer:
+def apply(state: State, caller: Caller, command: Message | PutBurst, now_ns: int) -> Answer:
     """Carry out a command.
 
     Args:
@@ -74,10 +75,10 @@ def apply(state: State, caller: Caller, command: Message, now_ns: int) -> Answer
         raise Refused(Failure.PERMISSION_DENIED)
     if caller.origin is not Origin.SYSTEM:
         _decide_again(state, tenant, caller, command)
-    if type(command) is kv_pb2.PutRequest and not state.alarms:
+    if type(command) is PutBurst and not state.alarms:
         # By far the most frequent one: spared the context (0.5 us each).
-        body = state.store.put(state.store.space(caller.tenant), command)
-        return answer((state.store.revision, body))
+        state.store.put_each(state.store.space(caller.tenant), command)
+        return answer((state.store.revision, b""))
     return _COMMANDS[type(command)](_Context(state, caller.tenant, now_ns), command)
 
 
@@ -88,7 +89,9 @@ def grants_for(tenant: Tenant, caller: Caller) -> Grants | None:
     return tenant.grants_of(caller.user)
 
 
-def _decide_again(state: State, tenant: Tenant, caller: Caller, command: Message) -> None:
+def _decide_again(
+    state: State, tenant: Tenant, caller: Caller, command: Message | PutBurst
+) -> None:
     """Decide on the state that the command runs against, if accounts moved since the gate did."""
     if tenant.law_revision == caller.law_revision and not _attaches(command):
         return
@@ -98,8 +101,10 @@ def _decide_again(state: State, tenant: Tenant, caller: Caller, command: Message
         raise Refused(Failure.PERMISSION_DENIED)
 
 
-def _attaches(command: Message) -> bool:
+def _attaches(command: Message | PutBurst) -> bool:
     """Tell whether a decision rests on which keys a lease has, which moves with every put."""
+    if type(command) is PutBurst:
+        return False
     if isinstance(command, kv_pb2.PutRequest):
         return bool(command.lease)
     if isinstance(command, kv_pb2.TxnRequest):
@@ -158,6 +163,13 @@ def _put(context: _Context, command: kv_pb2.PutRequest) -> Answer:
     context.refuse_corrupt()
     context.refuse_growth()
     return context.answer(context.state.store.put(context.space, command))
+
+
+def _put_burst(context: _Context, command: PutBurst) -> Answer:
+    context.refuse_corrupt()
+    context.refuse_growth()
+    context.state.store.put_each(context.space, command)
+    return context.answer()
 
 
 def _delete_range(context: _Context, command: kv_pb2.DeleteRangeRequest) -> Answer:
@@ -377,8 +389,9 @@ def tenant_view(state: State, tenant: Tenant) -> tenant_pb2.Tenant:
     )
 
 
-_COMMANDS: Final[Mapping[type[Message], Callable[[_Context, Any], Answer]]] = MappingProxyType(
+_COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProxyType(
     {
+        PutBurst: _put_burst,
         kv_pb2.PutRequest: _put,
         kv_pb2.DeleteRangeRequest: _delete_range,
         kv_pb2.TxnRequest: _txn,

@@ -190,6 +190,15 @@ class Engine:
         Raises:
             Refused: It was not taken, and will not be carried out.
         """
+        self.check_taking()
+        self.take(proposal)
+
+    def check_taking(self) -> None:
+        """Check that a command can be taken now.
+
+        Raises:
+            Refused: It cannot.
+        """
         if self._stopped:
             raise Refused(Failure.STOPPED)
         if self._disk_full:
@@ -198,6 +207,9 @@ class Engine:
             raise Refused(Failure.TOO_MANY_REQUESTS)
         if self.state.records.unflushed_bytes + self._unwritten_bytes > UNFLUSHED_BYTES_MAX:
             raise Refused(Failure.TOO_MANY_REQUESTS)
+
+    def take(self, proposal: Proposal) -> None:
+        """Take a command on its way after `check_taking`."""
         self._collected.append(proposal)
         self._pending_count += 1
 

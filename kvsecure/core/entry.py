@@ -2,21 +2,24 @@
 
 Owns: the encoding, and the number of every command that can be in a log.
 Never: changes what a number means; old logs have to be read.
-Keeps: the request's own bytes are the command's bytes; nothing is encoded twice.
+Keeps: the request's own bytes are the command's bytes, also within a burst; nothing is encoded
+    twice.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, final
 
 from google.protobuf.message import DecodeError, Message
 
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.ids import TenantId
 from kvsecure.proto import auth_pb2, kv_pb2, lease_pb2, maintenance_pb2, state_pb2, tenant_pb2
+from kvsecure.proto.encode import bytes_field
 
-__all__ = ["COMMANDS", "DamagedEntry", "Entry", "decode", "encode", "envelope"]
+__all__ = ["COMMANDS", "DamagedEntry", "Entry", "decode", "encode", "encode_puts", "envelope"]
 
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BB")
@@ -28,6 +31,7 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         2: kv_pb2.DeleteRangeRequest,
         3: kv_pb2.TxnRequest,
         4: kv_pb2.CompactionRequest,
+        5: state_pb2.PutBurst,
         10: lease_pb2.LeaseGrantRequest,
         11: lease_pb2.LeaseRevokeRequest,
         20: auth_pb2.AuthEnableRequest,
@@ -48,6 +52,8 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         51: tenant_pb2.TenantDeleteRequest,
     }
 )
+# Field `puts` of a PutBurst.
+_PUTS: Final = b"\x0a"
 _HEADS: Final = {command: _HEAD.pack(_VERSION, number) for number, command in COMMANDS.items()}
 
 
@@ -55,7 +61,7 @@ class Entry(NamedTuple):
     """A decoded entry."""
 
     caller: Caller
-    command: Message
+    command: Message | PutBurst
 
 
 @final
@@ -73,6 +79,12 @@ def envelope(caller: Caller) -> bytes:
 def encode(command: type[Message], packed_caller: bytes, request: bytes) -> bytes:
     """Return the entry for a request's bytes."""
     return _HEADS[command] + packed_caller + request
+
+
+def encode_puts(packed_caller: bytes, requests: Iterable[bytes]) -> bytes:
+    """Return the entry for a burst of puts, given the bytes of its requests."""
+    puts = b"".join([bytes_field(_PUTS, request) for request in requests])
+    return _HEADS[state_pb2.PutBurst] + packed_caller + puts
 
 
 def decode(entry: bytes) -> Entry:
@@ -94,4 +106,6 @@ def decode(entry: bytes) -> Entry:
         caller = Caller(TenantId(tenant), Origin(origin), user, law_revision)
     except (struct.error, KeyError, ValueError, DecodeError) as error:
         raise DamagedEntry(f"an entry of the log cannot be read: {error}") from None
+    if isinstance(command, state_pb2.PutBurst):
+        return Entry(caller, PutBurst([(put.key, put.value) for put in command.puts]))
     return Entry(caller, command)

@@ -17,6 +17,7 @@ from kvsecure.core.apply import tenant_view
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State, alarm_list
 from kvsecure.model.answer import Answer, answer
+from kvsecure.model.burst import GetBurst
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import LeaseId
 from kvsecure.model.keys import FROM_KEY
@@ -30,7 +31,7 @@ from kvsecure.proto import (
 )
 from kvsecure.proto.encode import bytes_field, varint_field
 
-__all__ = ["QUERIES", "answer_query", "reads_only"]
+__all__ = ["QUERIES", "answer_gets", "answer_query", "reads_only"]
 
 _RESPONSES: Final = b"\x12"
 _ROOT_PERMISSION: Final = authstore_pb2.Permission(
@@ -59,6 +60,17 @@ def answer_query(
     else:
         body = QUERIES[type(request)](_Query(state, tenant, space, now_ns), request)
     return answer((state.store.revision, body))
+
+
+def answer_gets(state: State, space: Space, burst: GetBurst, bytes_max: int) -> list[bytes]:
+    """Answer a burst of gets with the bodies of its answers, in order, until it is much.
+
+    The list ends early, behind the answer with which it has more than `bytes_max` bytes.
+
+    Raises:
+        DamagedRecord: What is stored cannot be read.
+    """
+    return state.store.read_each(space, burst, bytes_max)
 
 
 class _Query(NamedTuple):

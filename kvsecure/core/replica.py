@@ -18,6 +18,7 @@ from kvsecure.core.entry import DamagedEntry, decode
 from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller
 from kvsecure.model.errors import Refused
 from kvsecure.model.ids import Index, MemberId, Term
@@ -37,7 +38,12 @@ class Proposal:
     __slots__ = ("caller", "command", "context", "done", "entry", "since_ns")
 
     def __init__(
-        self, entry: bytes, caller: Caller, command: Message, since_ns: int, context: object
+        self,
+        entry: bytes,
+        caller: Caller,
+        command: Message | PutBurst,
+        since_ns: int,
+        context: object,
     ) -> None:
         self.entry = entry
         self.caller = caller

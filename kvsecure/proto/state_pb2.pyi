@@ -1,4 +1,5 @@
 from kvsecure.proto import authstore_pb2 as _authstore_pb2
+from kvsecure.proto import kv_pb2 as _kv_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -94,3 +95,9 @@ class VerifierUpgrade(_message.Message):
     old_hash: str
     new_hash: str
     def __init__(self, user: _Optional[str] = ..., old_hash: _Optional[str] = ..., new_hash: _Optional[str] = ...) -> None: ...
+
+class PutBurst(_message.Message):
+    __slots__ = ("puts",)
+    PUTS_FIELD_NUMBER: _ClassVar[int]
+    puts: _containers.RepeatedCompositeFieldContainer[_kv_pb2.PutRequest]
+    def __init__(self, puts: _Optional[_Iterable[_Union[_kv_pb2.PutRequest, _Mapping]]] = ...) -> None: ...

@@ -5,10 +5,15 @@ Never: numbers that are not integers: records have none, so the hard part of the
 """
 
 import json
+import re
 import time
 from json.encoder import encode_basestring
+from typing import Final
 
-__all__ = ["canonical", "json_bytes", "json_text", "text_of"]
+__all__ = ["canonical", "json_bytes", "json_list", "json_text", "text_of"]
+
+# What stands in a JSON string as it is: printable ASCII but the quotation mark and the backslash.
+_ESCAPED: Final = re.compile(rb"[^ !#-\[\]-~]")
 
 
 def canonical(value: object) -> bytes:
@@ -35,6 +40,21 @@ def json_bytes(name: str, content: bytes) -> bytes:
         return b'"%b":%b' % (name.encode(), json_text(content.decode()))
     except UnicodeDecodeError:
         return b'"%b_hex":"%b"' % (name.encode(), content.hex().encode())
+
+
+def json_list(name: str, contents: list[bytes]) -> bytes:
+    """Return a member of an object for a list of bytes.
+
+    As texts, or `<name>_hex` where any of them is no UTF-8.
+    """
+    if not _ESCAPED.search(b"".join(contents)):
+        return b'"%b":["%b"]' % (name.encode(), b'","'.join(contents))
+    try:
+        texts = [json_text(content.decode()) for content in contents]
+    except UnicodeDecodeError:
+        texts = [b'"%b"' % content.hex().encode() for content in contents]
+        name += "_hex"
+    return b'"%b":[%b]' % (name.encode(), b",".join(texts))
 
 
 def text_of(second: int) -> str:

@@ -11,13 +11,14 @@ Keeps: what is said of a refused request has a bounded size: strangers fill no d
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, final
+from types import MappingProxyType
+from typing import Any, Final, cast, final
 
 from google.protobuf.message import Message
 
 from kvsecure.access.decide import PARTS, RULES, Meaning
-from kvsecure.proto import kv_pb2
-from kvsecure.security.canonical import canonical, json_bytes
+from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.security.canonical import canonical, json_bytes, json_list
 
 __all__ = ["describe", "describe_fields", "describe_refused", "rpc_name"]
 
@@ -31,10 +32,10 @@ _REFUSED_OPERATIONS_MAX: Final = 16
 _NAMES: Final[dict[type[Message], str]] = {}
 
 
-def describe(request: Message) -> bytes:
+def describe(request: Message | GetBurst | PutBurst) -> bytes:
     """Return the canonical JSON object that says all that a request asked for."""
     special = _HOT.get(type(request))
-    return special(request) if special else canonical(describe_fields(request))
+    return special(request) if special else canonical(describe_fields(cast("Message", request)))
 
 
 def describe_fields(request: Message) -> dict[str, object]:
@@ -58,24 +59,22 @@ def rpc_name(request: type[Message]) -> str:
     return _NAMES.setdefault(request, short)
 
 
-def _put(request: kv_pb2.PutRequest) -> bytes:
-    key = request.key
-    if (
-        request.lease
-        or request.prev_kv
-        or request.ignore_value
-        or request.ignore_lease
-        or len(key) > _NAME_BYTES_MAX
-    ):
-        return canonical(describe_fields(request))
-    return b'{%b,"rpc":"Put","value_bytes":%d}' % (json_bytes("key", key), len(request.value))
+def _get_burst(burst: GetBurst) -> bytes:
+    return b'{%b,"rpc":"Range"}' % _keys(burst.keys)
 
 
-def _range(request: kv_pb2.RangeRequest) -> bytes:
-    key = request.key
-    if request.ByteSize() != len(key) + (2 if len(key) < 128 else 3) or len(key) > _NAME_BYTES_MAX:
-        return canonical(describe_fields(request))
-    return b'{%b,"rpc":"Range"}' % json_bytes("key", key)
+def _put_burst(burst: PutBurst) -> bytes:
+    puts = burst.puts
+    if len(puts) == 1:
+        ((key, value),) = puts
+        return b'{%b,"rpc":"Put","value_bytes":%d}' % (json_bytes("key", key), len(value))
+    keys = _keys([key for key, _ in puts])
+    sizes = b",".join([b"%d" % len(value) for _, value in puts])
+    return b'{%b,"rpc":"Put","value_bytes":[%b]}' % (keys, sizes)
+
+
+def _keys(keys: list[bytes]) -> bytes:
+    return json_bytes("key", keys[0]) if len(keys) == 1 else json_list("keys", keys)
 
 
 @final
@@ -145,7 +144,6 @@ class _Scribe:
             shown[f"{name}_hex"] = content.hex()
 
 
-_HOT: Final[dict[type[Message], Callable[[Any], bytes]]] = {
-    kv_pb2.PutRequest: _put,
-    kv_pb2.RangeRequest: _range,
-}
+_HOT: Final[Mapping[type, Callable[[Any], bytes]]] = MappingProxyType(
+    {GetBurst: _get_burst, PutBurst: _put_burst}
+)

@@ -2,6 +2,7 @@
 
     submit  a command, through the log        read   one answer from the applied state
     watch   many answers                      operate  this member only
+    bursts  many plain gets or puts at once
 
 Owns: the order of things: identify, decide, record, pass on, record the outcome, answer.
 Never: knows a transport or a message's wire form; never reaches past `access.decide`.
@@ -26,6 +27,7 @@ from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.replica import Outcome, Proposal
 from kvsecure.model.answer import Answer
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Broken, Code, Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT, LeaseId, TenantId
@@ -42,6 +44,7 @@ from kvsecure.proto import (
 )
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.authn import Authenticator
+from kvsecure.security.bursts import Bursts
 from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
@@ -106,6 +109,7 @@ class Gate:
         self.leases_expired = 0
         self.auth_failures: dict[str, int] = {}
         self._engine: Engine
+        self.bursts: Bursts
         self._schedule: Callable[[], None]
         self._records = Recorder(audit, now_ns)
 
@@ -113,6 +117,13 @@ class Gate:
         """Connect to the engine, and to what makes a turn end."""
         self._engine = engine
         self._schedule = schedule
+        self.bursts = Bursts(
+            authenticator=self.authenticator,
+            records=self._records,
+            engine=engine,
+            check_room=self._check_room,
+            now_ns=self._now_ns,
+        )
 
     @property
     def engine(self) -> Engine:
@@ -508,7 +519,7 @@ class Gate:
         found = self._engine.state.accounts.tenant(tenant)
         return found.name if found else str(tenant)
 
-    def _check_room(self, command: Message, size_bytes: int) -> None:
+    def _check_room(self, command: Message | PutBurst, size_bytes: int) -> None:
         """Refuse what grows the store once it has reached its quota, and raise the alarm."""
         quota_bytes = self.facts.quota_bytes
         if quota_bytes <= 0:
@@ -516,7 +527,7 @@ class Gate:
         used_bytes = self._engine.statistics.table_bytes_in_use
         if used_bytes + size_bytes + _PUT_OVERHEAD_BYTES < quota_bytes:
             return
-        grows = isinstance(command, kv_pb2.PutRequest | lease_pb2.LeaseGrantRequest) or (
+        grows = isinstance(command, PutBurst | kv_pb2.PutRequest | lease_pb2.LeaseGrantRequest) or (
             isinstance(command, kv_pb2.TxnRequest) and holds_put(command)
         )
         if not grows:

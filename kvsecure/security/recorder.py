@@ -12,6 +12,7 @@ from typing import final
 
 from google.protobuf.message import Message
 
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.errors import Code, Refused
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.canonical import canonical
@@ -48,7 +49,7 @@ class Recorder:
 
     # --- commands -------------------------------------------------------------------------------
 
-    def intent(self, session: Session, command: Message) -> int:
+    def intent(self, session: Session, command: Message | PutBurst) -> int:
         """Record that a command is allowed and about to be proposed; return the record's number."""
         audit = self._audit
         intent = audit.next_seq
@@ -108,7 +109,7 @@ class Recorder:
 
     # --- everything else ------------------------------------------------------------------------
 
-    def read(self, session: Session, request: Message, result: bytes) -> None:
+    def read(self, session: Session, request: Message | GetBurst, result: bytes) -> None:
         """Record what was answered from the state, or what came of an allowed request.
 
         Args:
@@ -128,6 +129,13 @@ class Recorder:
                 audit.time_bytes(),
             )
         )
+
+    def read_burst(
+        self, session: Session, burst: GetBurst, sizes_bytes: list[int], revision: int
+    ) -> None:
+        """Record the answers to a burst of gets; with more than one, by a list of their sizes."""
+        sizes = b"%d" % sizes_bytes[0] if len(sizes_bytes) == 1 else canonical(sizes_bytes)
+        self.read(session, burst, b'"bytes":%b,"code":"OK","rev":%d' % (sizes, revision))
 
     def denial(self, session: Session, request: Message, reason: str) -> None:
         """Record that the law says no."""

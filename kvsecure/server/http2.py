@@ -6,12 +6,15 @@ Never: touches a socket; it is given bytes and a place to write them.
 Follows: gRPC's PROTOCOL-HTTP2; RFC 9113 for everything below it.
 """
 
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple, final
 
 from kvsecure.api.gateway import Endpoint, find_endpoint
 from kvsecure.api.methods import METHODS, SERVICES, Method, Shape
 from kvsecure.api.services import Services
+from kvsecure.model.burst import BURST_MAX
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import (
     GRPC_OVERHEAD_BYTES,
@@ -20,6 +23,7 @@ from kvsecure.model.limits import (
 )
 from kvsecure.security.session import Peer
 from kvsecure.server.backlog import Backlog
+from kvsecure.server.bursts import BURSTS, BurstOf, Gathered
 from kvsecure.server.calls import (
     AssemblingCall,
     CallCounts,
@@ -41,6 +45,7 @@ from kvsecure.wire.h2.pings import ANY_PINGS, PingLimits
 __all__ = ["Http2Session", "Shared"]
 
 _PREFIX_BYTES: Final = 5
+_prefix_of: Final = struct.Struct(">BI").unpack_from
 # Messages that are dealt with for one connection before the others have their turn.
 _TURN_WORK_MAX: Final = 1_000
 # A page takes as long as so many messages.
@@ -129,6 +134,8 @@ class _Route(NamedTuple):
     refusal: bytes
     # Where it leads in JSON.
     endpoint: Endpoint | None = None
+    # How such requests go together, if they do.
+    burst: BurstOf | None = None
 
 
 @final
@@ -183,13 +190,16 @@ class Http2Session:
         events = self._connection.receive(data)
         if events:
             self.turn.schedule()
-        for event in events:
+        at, count = 0, len(events)
+        while at < count:
+            event = events[at]
             kind = event[0]
+            if kind == REQUEST and not self._must_wait:
+                at += self._burst(events, at)
+                continue
+            at += 1
             if kind == REQUEST:
-                if self._must_wait:
-                    self._hold().add_request(event[1], event[2], event[3], ended=event[4])
-                else:
-                    self._request(event[1], event[2], event[3], ended=event[4])
+                self._hold().add_request(event[1], event[2], event[3], ended=event[4])
             elif kind == DATA:
                 if self._must_wait:
                     self._hold().add(event[1], event[2], ended=event[3])
@@ -362,6 +372,66 @@ class Http2Session:
         if not assembling.data(data, ended=ended):
             self._open[stream_id] = assembling
 
+    def _burst(self, events: Sequence[tuple[Any, ...]], at: int) -> int:
+        """Serve the request at this place, with those behind it that go together with it.
+
+        Returns:
+            How many were dealt with.
+        """
+        gathered = self._gather(events, at)
+        if gathered is None:
+            _, stream_id, head, data, ended = events[at]
+            self._request(stream_id, head, data, ended=ended)
+            return 1
+        route: _Route = events[at][2].route
+        assert route.burst is not None  # noqa: S101 - it was gathered by it
+        services, bytes_max = self._shared.services, self._shared.unsent_bytes_max
+        taken = route.burst.serve(services, self, gathered, bytes_max)
+        gathered.counts.started += taken
+        self.work += taken
+        count = len(gathered.streams)
+        for _, stream_id, head, data, ended in events[at + taken : at + count]:
+            if self._must_wait:
+                self._hold().add_request(stream_id, head, data, ended=ended)
+            else:
+                self._request(stream_id, head, data, ended=ended)
+        return count
+
+    def _gather(self, events: Sequence[tuple[Any, ...]], at: int) -> Gathered | None:
+        """Return the plain requests of one method and token that follow each other here."""
+        first: Head = events[at][2]
+        route: _Route = first.route or self._route(first)
+        burst, call = route.burst, route.call
+        if burst is None or call is None:
+            return None
+        read, token = burst.read, call.token
+        gathered = Gathered(token, [], [], [], [], route.counts)
+        _, streams, items, contents, timeouts_ns, _ = gathered
+        count_max = max(1, min(BURST_MAX, _TURN_WORK_MAX - self.work))
+        for kind, *request in islice(events, at, at + count_max):
+            if kind != REQUEST:
+                break
+            stream_id, head, data, ended = request
+            if head is not first:
+                other: _Route = head.route or self._route(head)
+                if other.burst is not burst or other.call is None or other.call.token != token:
+                    break
+                call = other.call
+            if not ended or len(data) < _PREFIX_BYTES or call.timeout_ns == 0:
+                break
+            if _prefix_of(data) != (0, len(data) - _PREFIX_BYTES):
+                break
+            content = data[_PREFIX_BYTES:]
+            item = read(content)
+            if item is None:
+                break
+            if call.timeout_ns is not None:
+                timeouts_ns.append((len(streams), call.timeout_ns))
+            streams.append(stream_id)
+            items.append(item)
+            contents.append(content)
+        return gathered if streams else None
+
     def _plain(self, stream_id: int, head: Head) -> None:
         """Answer a request that is not gRPC: health, version, metrics."""
         self.work += _PAGE_WORK
@@ -442,7 +512,8 @@ class Http2Session:
         method = METHODS.get(call.path)
         if method is None:
             return _leads_nowhere(_unknown(call.path))
-        return _Route(method, call, self._shared.counts[call.path], b"")
+        counts = self._shared.counts[call.path]
+        return _Route(method, call, counts, b"", burst=BURSTS.get(call.path))
 
     def _find_plain(self, head: Head, status: int) -> _Route:
         """Find what a head leads to that is no call of gRPC."""
@@ -466,6 +537,24 @@ class Http2Session:
         if self._deadlines:
             self._deadlines.pop(stream_id, None)
         self.turn.mark(self)
+
+    def ended_each(self, streams: Sequence[int]) -> None:
+        """Take note that the calls of a burst are over."""
+        if self._deadlines:
+            for stream_id in streams:
+                self._deadlines.pop(stream_id, None)
+        self.turn.mark(self)
+
+    def expire_at(self, stream_id: int, timeout_ns: int, expire: Callable[[], None]) -> None:
+        """Do this once a call has taken too long."""
+        self._deadlines[stream_id] = (self.now_ns() + timeout_ns, expire)
+
+    def serve_alone(self, call: UnaryCall, stream_id: int, method: Method, content: bytes) -> None:
+        """Serve a request of a burst by itself, under the deadline that it has."""
+        deadline = self._deadlines.get(stream_id)
+        if deadline is not None:
+            self._deadlines[stream_id] = (deadline[0], call.expire)
+        self._serve(method, call, content)
 
 
 def _leads_nowhere(refusal: bytes) -> _Route:

@@ -17,6 +17,7 @@ from access.oracle import (
 from kvsecure.access.decide import Decision, decide
 from kvsecure.access.grants import Grants, Intervals
 from kvsecure.core.accounts import Accounts
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.keys import span_of
 from kvsecure.proto import authstore_pb2, kv_pb2
@@ -79,6 +80,28 @@ def test_decide_agrees_with_single_keys() -> None:
     difference = _disagreement(random.Random(seed), _CASES)
 
     assert not difference, f"seed {seed}: {difference}"
+
+
+def test_burst_is_allowed_where_each_of_its_requests_is() -> None:
+    """The law says of a burst what it says of all of its requests, one by one."""
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    verdicts = set()
+
+    for _ in range(3_000):
+        grants, book = _grants_of(_permissions(rng)), LeaseBook.drawn(rng)
+        keys = rng.choices(UNIVERSE, k=rng.randrange(1, 5))
+        gets = [kv_pb2.RangeRequest(key=key) for key in keys]
+        puts = [kv_pb2.PutRequest(key=key, value=b"v") for key in keys]
+        for burst, requests in (
+            (GetBurst(keys), gets),
+            (PutBurst([(key, b"v") for key in keys]), puts),
+        ):
+            each = all(decide(grants, one, book) is Decision.ALLOW for one in requests)
+            assert (decide(grants, burst, book) is Decision.ALLOW) is each, f"seed {seed}: {burst}"
+            verdicts.add((type(burst), len(keys) > 1, each))
+
+    assert len(verdicts) == 8
 
 
 @pytest.mark.campaign

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvsecure.core.apply import apply
-from kvsecure.core.entry import decode, encode, envelope
+from kvsecure.core.entry import decode, encode, encode_puts, envelope
 from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.state import State
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, TenantId
@@ -100,6 +101,31 @@ class StoreMachine(RuleBasedStateMachine):
         """Put plain values, one after the other."""
         for key in written:
             self._run(tenant, kv_pb2.PutRequest(key=key, value=b"v"))
+
+    @rule(tenant=_TENANTS, written=st.lists(requests.keys, min_size=1, max_size=12))
+    def put_together(self, tenant: int, written: list[bytes]) -> None:
+        """Put plain values as one burst, which is as many puts."""
+        puts = [kv_pb2.PutRequest(key=key, value=b"w") for key in written]
+        caller = Caller(TenantId(tenant), Origin.SYSTEM, "", 0)
+        self.log.append(encode_puts(envelope(caller), [put.SerializeToString() for put in puts]))
+        try:
+            burst = PutBurst([(put.key, put.value) for put in puts])
+            came: Said = kv_pb2.PutResponse.FromString(apply(self.state, caller, burst, 0).body)
+        except Refused as refused:
+            came = refused.failure
+        self.state.index = Index(len(self.log))
+        expected = [self.model.run(tenant, put) for put in puts]
+        assert [came] * len(puts) == expected
+
+    @rule(tenant=_TENANTS, asked=st.lists(requests.keys, min_size=1, max_size=6))
+    def get_together(self, tenant: int, asked: list[bytes]) -> None:
+        """Read keys as one burst, which is as many gets."""
+        if tenant in self.model.spaces:
+            space = self.state.store.space(TenantId(tenant))
+            bodies = self.state.store.read_each(space, GetBurst(asked), 1 << 30)
+            assert [kv_pb2.RangeResponse.FromString(body) for body in bodies] == [
+                self.model.range(tenant, kv_pb2.RangeRequest(key=key)) for key in asked
+            ]
 
     @rule(back=st.sampled_from((-1, 0, 0, 0, 1, 1, 2, 3, 5, 8)), slices=st.integers(0, 6))
     def compact(self, back: int, slices: int) -> None:

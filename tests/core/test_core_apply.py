@@ -16,6 +16,7 @@ from kvsecure.core.apply import apply
 from kvsecure.core.entry import COMMANDS
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import DEFAULT_TENANT, LeaseId, TenantId
@@ -33,7 +34,7 @@ _READWRITE = authstore_pb2.Permission.READWRITE
 _SYSTEM = Caller(DEFAULT_TENANT, Origin.SYSTEM, "", 0)
 
 
-def _do(state: State, command: Message, *, caller: Caller = _SYSTEM) -> Answer | Failure:
+def _do(state: State, command: Message | PutBurst, *, caller: Caller = _SYSTEM) -> Answer | Failure:
     try:
         return apply(state, caller, command, 0)
     except Refused as refused:
@@ -308,8 +309,11 @@ _PERMISSIONS = st.builds(
     range_end=_SPAN_ENDS,
 ).filter(_shaped(shape.check_permission))
 # Anything that a request or the member itself can bring into the log, in the shape it then has.
-_ANYTHING: dict[type[Message], st.SearchStrategy[Message]] = {
+_ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
     kv_pb2.PutRequest: requests.puts(),
+    state_pb2.PutBurst: st.builds(
+        PutBurst, st.lists(st.tuples(requests.keys, st.binary(max_size=4)), min_size=1, max_size=4)
+    ),
     kv_pb2.DeleteRangeRequest: requests.deletes(),
     kv_pb2.TxnRequest: requests.txns(),
     kv_pb2.CompactionRequest: st.builds(kv_pb2.CompactionRequest, revision=_INT64),
@@ -378,7 +382,7 @@ def test_every_command_is_tried() -> None:
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(commands=st.lists(st.tuples(_CALLERS, st.one_of(*_ANYTHING.values())), max_size=30))
 def test_command_is_answered_or_refused_without_a_trace(
-    commands: list[tuple[Caller, Message]],
+    commands: list[tuple[Caller, Message | PutBurst]],
 ) -> None:
     """Whoever brings whatever: it is carried out, or refused and the state is as it was."""
     state = reload(MemoryTables())
@@ -395,7 +399,7 @@ def test_command_is_answered_or_refused_without_a_trace(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(commands=st.lists(st.tuples(_CALLERS, st.one_of(*_ANYTHING.values())), max_size=30))
-def test_replay_makes_the_same_state(commands: list[tuple[Caller, Message]]) -> None:
+def test_replay_makes_the_same_state(commands: list[tuple[Caller, Message | PutBurst]]) -> None:
     """The same commands in the same order make the same state on every member."""
     first, second = reload(MemoryTables()), reload(MemoryTables())
 

@@ -5,7 +5,8 @@ from google.protobuf.message import Message
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvsecure.core.entry import COMMANDS, DamagedEntry, Entry, decode, encode, envelope
+from kvsecure.core.entry import COMMANDS, DamagedEntry, Entry, decode, encode, encode_puts, envelope
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.ids import TenantId
 from kvsecure.proto import (
@@ -36,6 +37,15 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
         "0103 E 0a07 1002 1a016b 3003 1205 1203 0a016b",
     ),
     (kv_pb2.CompactionRequest(revision=9, physical=True), "0104 E 0809 1001"),
+    (
+        state_pb2.PutBurst(
+            puts=[
+                kv_pb2.PutRequest(key=b"k", value=b"v"),
+                kv_pb2.PutRequest(key=b"l", value=b"w"),
+            ]
+        ),
+        "0105 E 0a06 0a016b 120176 0a06 0a016c 120177",
+    ),
     (lease_pb2.LeaseGrantRequest(TTL=60, ID=7), "010a E 083c 1007"),
     (lease_pb2.LeaseRevokeRequest(ID=7), "010b E 0807"),
     (auth_pb2.AuthEnableRequest(), "0114 E"),
@@ -85,7 +95,23 @@ def test_entry_is_the_bytes_it_always_was(command: Message, text: str) -> None:
     entry = encode(type(command), envelope(_CALLER), command.SerializeToString(deterministic=True))
 
     assert entry.hex() == _bytes(text).hex()
-    assert decode(_bytes(text)) == Entry(_CALLER, command)
+    expected = _burst_of(command) if isinstance(command, state_pb2.PutBurst) else command
+    assert decode(_bytes(text)) == Entry(_CALLER, expected)
+
+
+def _burst_of(stored: state_pb2.PutBurst) -> PutBurst:
+    return PutBurst([(put.key, put.value) for put in stored.puts])
+
+
+def test_burst_is_written_without_building_its_message() -> None:
+    """The bytes of a burst's requests, put together, are the message that the log holds."""
+    puts = [kv_pb2.PutRequest(key=b"k%d" % n, value=b"v" * n) for n in (1, 100, 20_000)]
+
+    entry = encode_puts(envelope(_CALLER), [put.SerializeToString() for put in puts])
+
+    message = state_pb2.PutBurst(puts=puts)
+    assert entry == encode(type(message), envelope(_CALLER), message.SerializeToString())
+    assert decode(entry).command == _burst_of(message)
 
 
 def test_every_command_has_golden_bytes() -> None:
@@ -125,7 +151,7 @@ def test_any_bytes_are_an_entry_or_damaged(content: bytes) -> None:
         entry = decode(content)
     except DamagedEntry:
         return
-    assert type(entry.command) in COMMANDS.values()
+    assert isinstance(entry.command, (PutBurst, *COMMANDS.values()))
 
 
 @given(data=st.data())

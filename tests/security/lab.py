@@ -96,8 +96,16 @@ class _Engine:
 
     def submit(self, proposal: Proposal) -> None:
         """Take a proposal, unless the disk is full."""
+        self.check_taking()
+        self.take(proposal)
+
+    def check_taking(self) -> None:
+        """Refuse if the disk is full."""
         if self.refusal is not None:
             raise self.refusal
+
+    def take(self, proposal: Proposal) -> None:
+        """Take a proposal."""
         self._collected.append(proposal)
 
     def end_turn(self) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from kvsecure.access.decide import PARTS, RULES, Meaning
 from kvsecure.api.methods import METHODS
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.proto import auth_pb2, authstore_pb2, kv_pb2, state_pb2, watch_pb2
 from kvsecure.security.canonical import canonical
 from kvsecure.security.describe import describe, describe_fields, describe_refused, rpc_name
@@ -213,7 +214,7 @@ def test_the_members_own_command_can_be_described() -> None:
 
 
 def test_the_quick_way_says_what_the_slow_way_says() -> None:
-    """The prepared forms of gets and puts are those of the general one, byte for byte."""
+    """What is written of a request is the canonical form of its fields."""
     rng = random.Random(random.randrange(1 << 32))
 
     for _ in range(4_000):
@@ -221,6 +222,31 @@ def test_the_quick_way_says_what_the_slow_way_says() -> None:
         form = describe(request)
         assert form == canonical(json.loads(form))
         assert json.loads(form) == json.loads(_slow(request)), request
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[b"/a"], [b"\xff"], [b'"\\\n'], [b"/a", b"/b"], [b"/a", b"\xff"], [b'/"', "/ö".encode()]],
+    ids=str,
+)
+def test_a_burst_is_shown_like_its_requests(keys: list[bytes]) -> None:
+    """A burst of one has the form of the request; one of several lists what their forms say."""
+    gets = [describe_fields(kv_pb2.RangeRequest(key=key)) for key in keys]
+    sizes = [len(key) * 3 for key in keys]
+
+    get = describe(GetBurst(keys))
+    put = describe(PutBurst([(key, bytes(size)) for key, size in zip(keys, sizes, strict=True)]))
+
+    assert [canonical(json.loads(form)) for form in (get, put)] == [get, put]
+    if len(keys) == 1:
+        expected: dict[str, object] = {**gets[0], "value_bytes": sizes[0]}
+    elif any("key_hex" in each for each in gets):
+        expected = {"keys_hex": [key.hex() for key in keys], "value_bytes": sizes}
+    else:
+        expected = {"keys": [each["key"] for each in gets], "value_bytes": sizes}
+    assert json.loads(put) == {**expected, "rpc": "Put"}
+    del expected["value_bytes"]
+    assert json.loads(get) == {**expected, "rpc": "Range"}
 
 
 def _slow(request: Message) -> bytes:

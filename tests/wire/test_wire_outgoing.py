@@ -70,6 +70,28 @@ def test_answer_looks_the_same_at_every_size(length: int) -> None:
     assert not outgoing.streams
 
 
+@pytest.mark.parametrize("window", [65_535, 3_000, 900])
+def test_answers_together_are_as_one_by_one(window: int) -> None:
+    """What is written for many answers is what is written for each, whatever the windows hold."""
+    streams = [1, 3, 5, 7, 9, 11]
+    messages = [b"a" * length for length in (0, 1, 800, 4_096, 16_379, 16_380)]
+    together, alone = Outgoing(65_536), Outgoing(65_536)
+    for outgoing in (together, alone):
+        outgoing.peer_window = window
+        _open(outgoing, 1, 3, 7, 9, 11)
+        # Somebody has begun to answer by hand, and nobody waits on 5.
+        outgoing.stream(3)
+
+    together.respond_each(streams, _HEAD, messages, _TAIL)
+    for stream, content in zip(streams, messages, strict=True):
+        prefix = b"\0" + len(content).to_bytes(4, "big")
+        alone.respond(stream, _HEAD, prefix, content, _TAIL)
+
+    assert b"".join(together.out) == b"".join(alone.out)
+    assert together.send_window == alone.send_window
+    assert together.streams.keys() == alone.streams.keys()
+
+
 def test_answer_to_nobody_is_dropped() -> None:
     """A stream that is gone is answered with nothing, whatever way is taken."""
     outgoing = Outgoing(1024)

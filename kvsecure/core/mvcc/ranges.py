@@ -19,7 +19,7 @@ from kvsecure.proto.encode import bytes_field, varint
 from kvsecure.proto.kv_pb2 import RangeRequest
 from kvsecure.proto.mvcc_pb2 import KeyValue
 
-__all__ = ["answer_range", "check_revision"]
+__all__ = ["answer_keys", "answer_range", "check_revision"]
 
 # Field keys of etcdserverpb.RangeResponse.
 _KVS: Final = b"\x12"
@@ -85,6 +85,27 @@ def answer_range(
         if request.count_only:
             return _counted(count)
     return _many(space, records, request, keys, count, revision)
+
+
+def answer_keys(space: Space, records: Records, keys: list[bytes], bytes_max: int) -> list[bytes]:
+    """Return what `answer_range` would for each of these keys, newest versions, until it is much.
+
+    The list ends early, behind the answer with which it has more than `bytes_max` bytes.
+    """
+    heads, tenant, get = space.index.heads, space.tenant, records.get
+    answers = []
+    for key in keys:
+        head = heads.get(key)
+        if head is None or head[8] & 0x80:
+            answers.append(b"")
+            continue
+        record = get(head[:12], tenant)
+        length = len(record)
+        answers.append(b"%b%b%b%b" % (_KVS, varint(length), record, _COUNT_OF_ONE))
+        bytes_max -= length
+        if bytes_max < 0:
+            break
+    return answers
 
 
 def _is_plain(request: RangeRequest) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
 from kvsecure.core.mvcc.index import is_tombstone, position
-from kvsecure.core.mvcc.ranges import answer_range, check_revision
+from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
 from kvsecure.core.mvcc.space import Event, Space, Writing
 from kvsecure.core.mvcc.txn import (
@@ -23,6 +23,7 @@ from kvsecure.core.mvcc.txn import (
     run_put,
     writes,
 )
+from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
@@ -88,6 +89,23 @@ class Store:
             Refused: The revision is in the future or compacted.
         """
         return answer_range(space, self.records, request, self.revision, self.compacted)
+
+    def read_each(self, space: Space, burst: GetBurst, bytes_max: int) -> list[bytes]:
+        """Answer the range requests of a burst (without headers) on the newest state.
+
+        The list ends early, behind the answer with which it has more than `bytes_max` bytes.
+        """
+        return answer_keys(space, self.records, burst.keys, bytes_max)
+
+    def put_each(self, space: Space, burst: PutBurst) -> None:
+        """Carry out the puts of a burst, each in a revision of its own."""
+        records, publish, revision = self.records, self._publish, self.revision
+        for key, value in burst.puts:
+            revision += 1
+            writing = Writing(space, records, revision)
+            writing.put(key, value, 0)
+            self.revision = revision
+            publish(space, revision, writing.events)
 
     def put(self, space: Space, request: PutRequest) -> bytes:
         """Carry out a put; return its answer without the header.

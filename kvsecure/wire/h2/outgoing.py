@@ -10,6 +10,7 @@ Keeps: data never exceeds a window of the peer's; a stream that is whole when it
 
 import struct
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
 
 from kvsecure.wire.h2.frames import (
@@ -33,6 +34,12 @@ _LENGTHS: Final = tuple(_u32(length)[1:] for length in range(4096))
 _HEADERS_FLAGS: Final = bytes((FrameType.HEADERS, END_HEADERS))
 _TRAILERS_FLAGS: Final = bytes((FrameType.HEADERS, END_HEADERS | END_STREAM))
 _DATA_FLAGS: Final = bytes((FrameType.DATA, 0))
+# The head of a DATA frame, and behind it what stands in front of a message of gRPC.
+_data_head: Final = struct.Struct(">IBIBI").pack
+_prefix: Final = struct.Struct(">BI").pack
+_PREFIX_BYTES: Final = 5
+# Longer answers are split, if the peer has not said that it takes longer frames.
+_WHOLE_BYTES_MAX: Final = 16_384
 _RESET_REMEMBERED_MAX: Final = 256
 # One huge answer is no crowd: of each stream so much counts.
 _CROWD_STREAM_BYTES_MAX: Final = 1024 * 1024
@@ -130,6 +137,46 @@ class Outgoing:
             self.send_headers(stream_id, headers)
             self.send_data(stream_id, prefix + data)
             self.end(stream_id, trailers)
+
+    def respond_each(
+        self, streams: Sequence[int], headers: bytes, messages: Iterable[bytes], trailers: bytes
+    ) -> None:
+        """Answer requests whole, each with one message of gRPC, not compressed; see `respond`."""
+        opened = self.streams
+        out = self.out
+        begin = _LENGTHS[len(headers)] + _HEADERS_FLAGS
+        end = _LENGTHS[len(trailers)] + _TRAILERS_FLAGS
+        window, window_max = self.send_window, self.peer_window
+        for stream_id, message in zip(streams, messages, strict=True):
+            length = len(message) + _PREFIX_BYTES
+            if (
+                length > window_max
+                or length > window
+                or length > _WHOLE_BYTES_MAX
+                or opened.get(stream_id, self) is not None
+            ):
+                self.send_window = window
+                self.respond(
+                    stream_id, headers, _prefix(0, length - _PREFIX_BYTES), message, trailers
+                )
+                window = self.send_window
+                continue
+            del opened[stream_id]
+            self.answers += 1
+            window -= length
+            packed = _u32(stream_id)
+            # Pieces: whoever writes joins them all at once.
+            out += (
+                begin,
+                packed,
+                headers,
+                _data_head(length << 8, 0, stream_id, 0, length - _PREFIX_BYTES),
+                message,
+                end,
+                packed,
+                trailers,
+            )
+        self.send_window = window
 
     def send_headers(self, stream_id: int, headers: bytes) -> None:
         """Begin an answer."""
