@@ -20,13 +20,12 @@ from kvsecure.security.session import Peer
 from kvsecure.server.turn import Turn
 from kvsecure.telemetry.histogram import Histogram
 from kvsecure.wire.grpc import (
-    OK_HEADERS,
     OK_TRAILERS,
     FramingError,
     MessageReader,
     encode_refusal,
     encode_trailers,
-    message_prefix,
+    packing_for,
 )
 from kvsecure.wire.h2.outgoing import Outgoing
 
@@ -142,18 +141,26 @@ class UnaryCall:
         "_header",
         "_link",
         "_owed_bytes",
+        "_packing",
         "_stream_id",
         "peer",
         "token",
     )
 
     def __init__(
-        self, link: Link, stream_id: int, header: Header, token: bytes, counts: CallCounts
+        self,
+        link: Link,
+        stream_id: int,
+        header: Header,
+        token: bytes,
+        counts: CallCounts,
+        encoding: bytes = b"identity",
     ) -> None:
         self._link = link
         self._stream_id = stream_id
         self._counts = counts
         self._header = header
+        self._packing = packing_for(encoding)
         self._owed_bytes = 0
         self._done = False
         self._begun_ns = link.now_ns() if counts.times is not None else 0
@@ -187,9 +194,8 @@ class UnaryCall:
         link = self._link
         link.owed_bytes -= self._owed_bytes
         if message is not None:
-            link.outgoing.respond(
-                self._stream_id, OK_HEADERS, message_prefix(message), message, OK_TRAILERS
-            )
+            headers, pack = self._packing
+            link.outgoing.respond(self._stream_id, headers, *pack(message), OK_TRAILERS)
             self._counts.done += 1
         elif refused is not None:
             link.outgoing.refuse(self._stream_id, encode_refusal(refused.code, refused.text))
@@ -267,6 +273,7 @@ class StreamedCall:
         "_link",
         "_method",
         "_outbox",
+        "_packing",
         "_pending_bytes",
         "_reader",
         "_receiver",
@@ -284,11 +291,13 @@ class StreamedCall:
         token: bytes,
         reader: MessageReader,
         counts: CallCounts,
+        encoding: bytes,
     ) -> None:
         self._link = link
         self._stream_id = stream_id
         self._counts = counts
         self._method = method
+        self._packing = packing_for(encoding)
         self._reader = reader
         self._begun = False
         self._heard = False
@@ -371,7 +380,7 @@ class StreamedCall:
         if not self._outbox:
             # The turn hands over whatever has come together by its end.
             self._link.turn.answer(self, b"", None)
-        self._outbox += (message_prefix(message), message)
+        self._outbox += self._packing.pack(message)
 
     def succeed(self, answer: Answer) -> None:
         """Send one answer with its header."""
@@ -409,7 +418,7 @@ class StreamedCall:
             self._pending_bytes = 0
             if not self._begun:
                 self._begun = True
-                link.outgoing.send_headers(self._stream_id, OK_HEADERS)
+                link.outgoing.send_headers(self._stream_id, self._packing.headers)
             link.outgoing.send_data(self._stream_id, b"".join(outbox))
             link.turn.mark(link)
             if self._waits_for_turn:

@@ -350,7 +350,7 @@ class Http2Session:
         if method.shape is not Shape.UNARY:
             self._begin_stream(stream_id, method, call, counts).data(data, ended=ended)
             return
-        unary = UnaryCall(self, stream_id, method.header, call.token, counts)
+        unary = UnaryCall(self, stream_id, method.header, call.token, counts, call.encoding)
         if call.timeout_ns is not None:
             if not call.timeout_ns:
                 unary.expire()
@@ -471,7 +471,7 @@ class Http2Session:
     ) -> StreamedCall:
         assert method.stream is not None  # noqa: S101 - the shape says so
         reader = MessageReader(call.encoding, self._shared.message_bytes_max)
-        streamed = StreamedCall(self, stream_id, method, call.token, reader, counts)
+        streamed = StreamedCall(self, stream_id, method, call.token, reader, counts, call.encoding)
         streamed.attach(method.stream(self._shared.services, streamed))
         self._open[stream_id] = streamed
         if call.timeout_ns is not None:
@@ -513,7 +513,8 @@ class Http2Session:
         if method is None:
             return _leads_nowhere(_unknown(call.path))
         counts = self._shared.counts[call.path]
-        return _Route(method, call, counts, b"", burst=BURSTS.get(call.path))
+        burst = BURSTS.get(call.path) if call.encoding == b"identity" else None
+        return _Route(method, call, counts, b"", burst=burst)
 
     def _find_plain(self, head: Head, status: int) -> _Route:
         """Find what a head leads to that is no call of gRPC."""

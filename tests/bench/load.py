@@ -7,6 +7,7 @@ Follows: h2load 1.52; it repeats one request and looks at HTTP statuses only.
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -46,8 +47,17 @@ def framed(message: Any) -> bytes:
     return b"\0" + len(body).to_bytes(4, "big") + bytes(body)
 
 
-def run_h2load(url: str, body: Path, *, streams: int, duration_s: float, token: str = "") -> Load:
-    """Run h2load on 10 connections.
+def run_h2load(
+    url: str,
+    body: Path,
+    *,
+    streams: int,
+    duration_s: float,
+    token: str = "",
+    connections: int = CONNECTIONS,
+    more: Sequence[str] = (),
+) -> Load:
+    """Run h2load.
 
     Args:
         url: Scheme, host, port and path of the method.
@@ -55,6 +65,8 @@ def run_h2load(url: str, body: Path, *, streams: int, duration_s: float, token: 
         streams: Concurrent calls per connection.
         duration_s: Seconds that count, after a warm-up.
         token: The session token, or nothing where the server asks for none.
+        connections: How many connections.
+        more: Further options of h2load.
 
     Raises:
         LoadError: It failed.
@@ -63,12 +75,13 @@ def run_h2load(url: str, body: Path, *, streams: int, duration_s: float, token: 
         "h2load",
         f"--duration={round(duration_s * 1000)}ms",
         f"--warm-up-time={WARM_UP_S}",
-        f"--clients={CONNECTIONS}",
+        f"--clients={connections}",
         f"--max-concurrent-streams={streams}",
         "--threads=1",
         f"--data={body}",
         "--header=content-type: application/grpc",
         "--header=te: trailers",
+        *more,
     ]
     if token:
         command.append(f"--header=token: {token}")

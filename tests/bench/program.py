@@ -15,9 +15,11 @@ from typing import Final
 import grpc
 from bench.calls import measure_calls
 from bench.cold import measure_cold_start
+from bench.connections import measure_connections
 from bench.contestants import Contestant, Server, serving
 from bench.fanout import measure_fanout
 from bench.keys import measure_keys
+from bench.latency import measure_latency
 from bench.library import measure_library
 from bench.load import LoadError
 from bench.machine import describe_machine
@@ -31,6 +33,14 @@ Measure = Callable[[Server, Path, argparse.Namespace], Iterator[Figure]]
 
 def _calls(server: Server, directory: Path, options: argparse.Namespace) -> Iterator[Figure]:
     return measure_calls(server, directory, duration_s=options.seconds)
+
+
+def _latency(server: Server, directory: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_latency(server, directory, duration_s=options.seconds)
+
+
+def _connections(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_connections(server, duration_s=options.seconds, count=options.connections)
 
 
 def _library(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
@@ -51,6 +61,8 @@ def _keys(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figu
 
 _PARTS: Final[dict[str, Measure]] = {
     "calls": _calls,
+    "latency": _latency,
+    "connections": _connections,
     "library": _library,
     "watch": _fanout,
     "cold": _cold,
@@ -117,6 +129,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--keys", type=int, default=1_000_000, help="size of the store of part keys"
+    )
+    parser.add_argument(
+        "--connections", type=int, default=5_000, help="idle ones of part connections"
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a run (default: 4)")
     parser.add_argument("--repeat", type=int, default=3, help="turns; medians are shown")

@@ -47,10 +47,22 @@ def test_table_has_room_for_what_was_not_measured() -> None:
 
 
 @_H2LOAD
-@pytest.mark.parametrize("part", ["calls", "library", "watch", "cold", "keys"])
+@pytest.mark.parametrize(
+    "part", ["calls", "latency", "connections", "library", "watch", "cold", "keys"]
+)
 def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part runs against a real server and gives figures above nothing."""
-    main(["--only=etcd", f"--part={part}", "--seconds=0.3", "--repeat=1", "--keys=2000", "--json"])
+    main(
+        [
+            "--only=etcd",
+            f"--part={part}",
+            "--seconds=0.3",
+            "--repeat=1",
+            "--keys=2000",
+            "--connections=50",
+            "--json",
+        ]
+    )
 
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert figures

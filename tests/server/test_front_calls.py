@@ -169,6 +169,17 @@ def test_compressed_message_is_taken(peer: SocketPeer, root: Client) -> None:
     assert peer.answer(1).status[0] == "0"
 
 
+def test_compressed_request_has_a_compressed_answer(peer: SocketPeer, root: Client) -> None:
+    """Who sends gzip is answered in gzip."""
+    fields = call_fields(_RANGE, root.token, grpc_encoding="gzip")
+    peer.send(peer.request(1, fields, message(gzip.compress(_range()), 1)))
+    answered = peer.answer(1)
+
+    assert answered.fields["grpc-encoding"] == "gzip"
+    body = kv_pb2.RangeResponse.FromString(gzip.decompress(answered.messages[0]))
+    assert body == root.kv.Range(kv_pb2.RangeRequest.FromString(_range()))
+
+
 def test_bomb_is_refused(peer: SocketPeer) -> None:
     """A message that inflates beyond the limit is refused, and costs no more than the limit."""
     packed = gzip.compress(bytes(64 * 1024 * 1024))

@@ -23,6 +23,7 @@ from kvsecure.wire.grpc import (
     encode_refusal,
     encode_trailers,
     message_prefix,
+    packing_for,
     read_call,
 )
 from kvsecure.wire.h2.head import Head
@@ -303,6 +304,28 @@ def test_good_answer_has_the_headers_of_grpc() -> None:
     """An answer begins with 200 and the content type, and ends with status 0."""
     assert fields_of(OK_HEADERS) == {b":status": b"200", b"content-type": b"application/grpc"}
     assert fields_of(OK_TRAILERS) == {b"grpc-status": b"0"}
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 262_144, 262_145, 2_000_000])
+def test_packed_answer_is_the_message(length: int) -> None:
+    """Who sends gzip is sent gzip, but for messages that take long to pack; all mean the same."""
+    content = bytes(range(256)) * (length // 256) + bytes(length % 256)
+    headers, pack = packing_for(b"gzip")
+
+    framed = b"".join(pack(content))
+
+    assert fields_of(headers)[b"grpc-encoding"] == b"gzip"
+    assert MessageReader(b"gzip", length + 64).feed(framed) == [content]
+    assert framed[0] == (length <= 262_144)
+
+
+@pytest.mark.parametrize("encoding", [b"identity", b"", b"deflate"])
+def test_who_sends_no_gzip_is_sent_none(encoding: bytes) -> None:
+    """Nobody is sent a packed message who has not sent one."""
+    headers, pack = packing_for(encoding)
+
+    assert headers == OK_HEADERS
+    assert b"".join(pack(b"abc" * 1_000)) == message(b"abc" * 1_000)
 
 
 @given(st.integers(1, 16), st.text())
