@@ -14,11 +14,12 @@ import click
 
 from kvsecure.cli.failures import CommandFailure
 from kvsecure.cli.invocation import Invocation, pass_invocation
+from kvsecure.cli.kek_options import KekChoice, kek_options
 from kvsecure.cli.options import Format, example, format_option
 from kvsecure.cli.output import print_bytes, print_json
 
 if TYPE_CHECKING:
-    from kvsecure.server.audit_verify import Checkpoint
+    from kvsecure.server.audit_verify import Checkpoint, KekSettings
 
 __all__ = ["audit"]
 
@@ -42,11 +43,7 @@ def audit() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="The member's data directory; the context's if it is not given.",
 )
-@click.option(
-    "--kek-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The key-encryption key's file; the context's if it is not given.",
-)
+@kek_options
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -59,7 +56,7 @@ def verify(
     invocation: Invocation,
     *,
     data_dir: Path | None,
-    kek_file: Path | None,
+    kek: KekChoice,
     checkpoint: Path | None,
     public_key: str | None,
     form: Format,
@@ -74,12 +71,12 @@ def verify(
 
     context = invocation.context()
     directory = data_dir or (Path(context.data_dir) if context.data_dir else None)
-    key_file = kek_file or (Path(context.kek_file) if context.kek_file else None)
-    if directory is None or key_file is None:
-        raise click.UsageError("--data-dir and --kek-file are needed: the context names none")
+    if directory is None:
+        raise click.UsageError("--data-dir is needed: the context names none")
+    settings = _kek_settings(kek, Path(context.kek_file) if context.kek_file else None)
     try:
         kept = _checkpoint(checkpoint) if checkpoint else None
-        report = verify_trail(directory, key_file, kept, _key(public_key))
+        report = verify_trail(directory, settings, kept, _key(public_key))
     except BrokenTrail as broken:
         if form is Format.JSON:
             print_json({"ok": False, "record": broken.seq, "why": broken.why})
@@ -145,6 +142,24 @@ def head(invocation: Invocation) -> None:
             "signature": base64.b64encode(newest.signature).decode(),
             "public_key": base64.b64encode(newest.public_key).decode(),
         }
+    )
+
+
+def _kek_settings(kek: KekChoice, of_context: Path | None) -> "KekSettings":
+    from kvsecure.server.audit_verify import KekProvider, KekSettings
+
+    provider = KekProvider(kek.provider)
+    file = kek.file or of_context
+    if provider is KekProvider.FILE and file is None:
+        raise click.UsageError("--kek-file is needed: the context names none")
+    if provider is KekProvider.KMS and kek.kms_socket is None:
+        raise click.UsageError("--kek-provider kms needs --kek-kms-socket")
+    return KekSettings(
+        provider=provider,
+        file=file,
+        variable=kek.variable,
+        passphrase_file=kek.passphrase_file,
+        kms_socket=kek.kms_socket,
     )
 
 

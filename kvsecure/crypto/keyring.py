@@ -1,8 +1,11 @@
-"""The key hierarchy: a key-encryption key wraps the root key, which wraps the data keys.
+"""The key hierarchy: a key-encryption key wraps the root key, which wraps everything else.
+
+    key-encryption key > root key > data keys ("terms"), and the seed of the signing keys
 
 Owns: the keyring file's format, and what is derived from which key.
 Never: touches a file; it turns bytes into keys and back. Never keeps the key-encryption key.
-Follows: docs/adr/0006-sealing.md; the levels are rotated separately and by separate names.
+Follows: docs/adr/0006-sealing.md, docs/adr/0013-key-management.md; the levels are rotated
+    separately and by separate names.
 Keeps: a data key ("term") once written is never replaced under the same number; wraps are bound to
     the cluster, so a keyring of another cluster does not open.
 """
@@ -13,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Final, Self, final
+from typing import Final, NamedTuple, Protocol, Self, final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,9 +25,10 @@ from kvsecure.crypto.sealing import KEY_BYTES, derive_key, fresh_key
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 
-__all__ = ["KeyEncryptionKey", "Keyring", "KeyringError"]
+__all__ = ["KekRecord", "KekSource", "KeyEncryptionKey", "Keyring", "KeyringError"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_FORMATS: Final = frozenset({1, _FORMAT})
 _NONCE_BYTES: Final = 12
 
 
@@ -33,20 +37,58 @@ class KeyringError(Exception):
     """A keyring cannot be opened; the text says why and names no key material."""
 
 
+class KekRecord(NamedTuple):
+    """What a keyring says of the key that it is wrapped with; nothing in it is secret."""
+
+    # Where the key comes from: file, env, passphrase, kms.
+    provider: str
+    key_id: str
+    # What its provider needs to come to the same key again.
+    parameters: Mapping[str, str]
+
+
+class KekSource(Protocol):
+    """Where a key-encryption key comes from."""
+
+    def key_for(self, stored: KekRecord | None) -> "KeyEncryptionKey":
+        """Return the key that a keyring was wrapped with, or a key for a new one.
+
+        Args:
+            stored: What the keyring says; None for a keyring that is yet to be wrapped.
+
+        Raises:
+            KeyringError: It cannot be had; the text says why.
+        """
+        ...
+
+
 @final
 class KeyEncryptionKey:
     """The key that wraps the root key; it comes from outside the data directory."""
 
-    __slots__ = ("_key", "provider")
+    __slots__ = ("_key", "parameters", "provider")
 
-    def __init__(self, key: Secret, provider: str) -> None:
+    def __init__(
+        self, key: Secret, provider: str, parameters: Mapping[str, str] | None = None
+    ) -> None:
+        """Take a key.
+
+        Args:
+            key: KEY_BYTES of it.
+            provider: Where it comes from.
+            parameters: What is stored beside what it wraps, to come to the same key again.
+
+        Raises:
+            KeyringError: It is not of that length.
+        """
         if len(key) != KEY_BYTES:
             raise KeyringError(f"a key-encryption key has {KEY_BYTES} bytes, this one {len(key)}")
         self._key = key
         self.provider = provider
+        self.parameters = dict(parameters or {})
 
     @classmethod
-    def from_file_content(cls, content: Secret) -> Self:
+    def from_file_content(cls, content: Secret, provider: str = "file") -> Self:
         """Read the key from a key file's content: 32 bytes in base64, surrounding space ignored.
 
         Raises:
@@ -55,8 +97,8 @@ class KeyEncryptionKey:
         try:
             raw = base64.b64decode(content.reveal().strip(), validate=True)
         except (binascii.Error, ValueError):
-            raise KeyringError("a key file holds 32 random bytes in base64") from None
-        return cls(Secret(raw), "file")
+            raise KeyringError("a key-encryption key is 32 random bytes in base64") from None
+        return cls(Secret(raw), provider)
 
     @staticmethod
     def new_file_content() -> Secret:
@@ -68,6 +110,15 @@ class KeyEncryptionKey:
         """Tells keys apart without telling them."""
         named = derive_key(self._key, purpose="kek-id").reveal()
         return hashlib.sha256(named).hexdigest()[:16]
+
+    @property
+    def record(self) -> KekRecord:
+        """What a keyring that it wraps says of it."""
+        return KekRecord(self.provider, self.key_id, self.parameters)
+
+    def key_for(self, stored: KekRecord | None) -> "KeyEncryptionKey":  # noqa: ARG002 - KekSource
+        """Return this key: it is a source of itself."""
+        return self
 
     def wrap(self, key: Secret, bound_to: bytes) -> bytes:
         """Encrypt another key. Nonces are random: a key-encryption key wraps a handful of keys."""
@@ -86,91 +137,69 @@ class KeyEncryptionKey:
 class Keyring:
     """The keys of one cluster, opened."""
 
-    __slots__ = ("_root", "_root_wrapped", "_terms", "_wrapped", "cluster_id", "kek_id", "provider")
+    __slots__ = ("_root", "_seed", "_stored", "_terms")
 
     def __init__(
-        self,
-        *,
-        cluster_id: ClusterId,
-        root: Secret,
-        root_wrapped: bytes,
-        wrapped: Mapping[int, bytes],
-        kek_id: str,
-        provider: str,
+        self, stored: "_Stored", *, root: Secret, seed: Secret, terms: Mapping[int, Secret]
     ) -> None:
-        self.cluster_id = cluster_id
-        self.kek_id = kek_id
-        self.provider = provider
+        self._stored = stored
         self._root = root
-        self._root_wrapped = root_wrapped
-        self._wrapped = dict(wrapped)
-        self._terms = {
-            term: _unwrap(root, blob, _binding("term", cluster_id, term))
-            for term, blob in wrapped.items()
-        }
+        self._seed = seed
+        self._terms = dict(terms)
 
     @classmethod
-    def create(cls, kek: KeyEncryptionKey, cluster_id: ClusterId) -> Self:
-        """Make the keyring of a new cluster, with term 1."""
-        root = fresh_key()
-        return cls(
-            cluster_id=cluster_id,
-            root=root,
-            root_wrapped=kek.wrap(root, _binding("root", cluster_id, 0)),
-            wrapped={1: _wrap(root, fresh_key(), _binding("term", cluster_id, 1))},
-            kek_id=kek.key_id,
-            provider=kek.provider,
-        )
+    def create(cls, kek: KeyEncryptionKey, cluster_id: ClusterId, *, now_s: int = 0) -> Self:
+        """Make the keyring of a new cluster, with term 1.
+
+        Args:
+            kek: What it is wrapped with.
+            cluster_id: Whose it is.
+            now_s: The time, in seconds since 1970; 0 leaves its age unknown.
+        """
+        root, seed, terms = fresh_key(), fresh_key(), {1: fresh_key()}
+        stored = _Stored.wrapped(cluster_id, kek, root, seed, terms, {1: now_s})
+        return cls(stored, root=root, seed=seed, terms=terms)
 
     @classmethod
-    def open(cls, content: bytes, kek: KeyEncryptionKey) -> Self:
+    def open(cls, content: bytes, source: KekSource) -> Self:
         """Open a keyring file.
 
         Raises:
-            KeyringError: The file is damaged, or another key-encryption key wrapped it.
+            KeyringError: The file is damaged, or another key-encryption key wrapped it, or that
+                cannot be had.
         """
-        try:
-            fields = json.loads(content)
-            if fields["format"] != _FORMAT:
-                raise KeyringError(f"keyring format {fields['format']} is not known here")
-            cluster_id = ClusterId(int(fields["cluster_id"], 16))
-            kek_id, provider = str(fields["kek"]["id"]), str(fields["kek"]["provider"])
-            root_wrapped = base64.b64decode(fields["root"], validate=True)
-            wrapped = {
-                int(term["term"]): base64.b64decode(term["wrapped"], validate=True)
-                for term in fields["terms"]
-            }
-            # A keyring without a data key could open nothing.
-            max(wrapped)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise KeyringError("the keyring file is damaged; restore it from a backup") from None
-        if kek_id != kek.key_id:
+        stored = _Stored.read(content)
+        cluster_id = stored.cluster_id
+        kek = source.key_for(stored.kek)
+        if kek.key_id != stored.kek.key_id:
             raise KeyringError(
-                f"the keyring was wrapped by key-encryption key {kek_id} ({provider}), and this is "
-                f"{kek.key_id}: give the right key"
+                f"the keyring was wrapped by key-encryption key {stored.kek.key_id} "
+                f"({stored.kek.provider}), and this is {kek.key_id}: give the right key"
             )
-        return cls(
-            cluster_id=cluster_id,
-            root=kek.unwrap(root_wrapped, _binding("root", cluster_id, 0)),
-            root_wrapped=root_wrapped,
-            wrapped=wrapped,
-            kek_id=kek_id,
-            provider=provider,
-        )
+        root = kek.unwrap(stored.root, _binding("root", cluster_id, 0))
+        # Before there was a seed, signing keys were derived from the root key itself.
+        seed = root
+        if stored.seed is not None:
+            seed = _unwrap(root, stored.seed, _binding("seed", cluster_id, 0))
+        terms = {
+            term: _unwrap(root, blob, _binding("term", cluster_id, term))
+            for term, blob in stored.terms.items()
+        }
+        return cls(stored, root=root, seed=seed, terms=terms)
 
     def file_content(self) -> bytes:
         """Return the keyring file's content; every key in it is wrapped."""
-        fields = {
-            "format": _FORMAT,
-            "cluster_id": f"{self.cluster_id:x}",
-            "kek": {"provider": self.provider, "id": self.kek_id},
-            "root": base64.b64encode(self._root_wrapped).decode(),
-            "terms": [
-                {"term": term, "wrapped": base64.b64encode(blob).decode()}
-                for term, blob in sorted(self._wrapped.items())
-            ],
-        }
-        return json.dumps(fields, indent=1).encode() + b"\n"
+        return self._stored.encode()
+
+    @property
+    def cluster_id(self) -> ClusterId:
+        """Whose it is."""
+        return self._stored.cluster_id
+
+    @property
+    def kek(self) -> KekRecord:
+        """What it says of the key that it is wrapped with."""
+        return self._stored.kek
 
     @property
     def current_term(self) -> int:
@@ -189,8 +218,102 @@ class Keyring:
         return derive_key(seed, purpose=purpose)
 
     def root_key(self, *, purpose: str) -> Secret:
-        """Derive a key from the root key: for signing keys, which live longer than data keys."""
-        return derive_key(self._root, purpose=purpose)
+        """Derive a key that lasts as long as the cluster: for signing keys, unlike data keys."""
+        return derive_key(self._seed, purpose=purpose)
+
+
+class _Stored(NamedTuple):
+    """What stands in a keyring file."""
+
+    cluster_id: ClusterId
+    kek: KekRecord
+    root: bytes
+    # None in a file of the first format.
+    seed: bytes | None
+    terms: Mapping[int, bytes]
+    # When each was made, in seconds since 1970, UTC; 0 if nobody wrote that down.
+    made_s: Mapping[int, int]
+
+    @classmethod
+    def wrapped(
+        cls,
+        cluster_id: ClusterId,
+        kek: KeyEncryptionKey,
+        root: Secret,
+        seed: Secret,
+        terms: Mapping[int, Secret],
+        made_s: Mapping[int, int],
+    ) -> Self:
+        """Wrap keys."""
+        return cls(
+            cluster_id=cluster_id,
+            kek=kek.record,
+            root=kek.wrap(root, _binding("root", cluster_id, 0)),
+            seed=_wrap(root, seed, _binding("seed", cluster_id, 0)),
+            terms={
+                term: _wrap(root, key, _binding("term", cluster_id, term))
+                for term, key in terms.items()
+            },
+            made_s=made_s,
+        )
+
+    @classmethod
+    def read(cls, content: bytes) -> Self:
+        """Read a file.
+
+        Raises:
+            KeyringError: It is damaged, or of a format not known here.
+        """
+        try:
+            fields = json.loads(content)
+            if fields["format"] not in _FORMATS:
+                raise KeyringError(f"keyring format {fields['format']} is not known here")
+            kek = fields["kek"]
+            terms = {int(each["term"]): each for each in fields["terms"]}
+            # A keyring without a data key could open nothing.
+            max(terms)
+            return cls(
+                cluster_id=ClusterId(int(fields["cluster_id"], 16)),
+                kek=KekRecord(
+                    str(kek["provider"]),
+                    str(kek["id"]),
+                    {str(name): str(text) for name, text in kek.get("parameters", {}).items()},
+                ),
+                root=_bytes(fields["root"]),
+                seed=_bytes(fields["seed"]) if fields["format"] > 1 else None,
+                terms={term: _bytes(each["wrapped"]) for term, each in terms.items()},
+                made_s={term: int(each.get("made_s", 0)) for term, each in terms.items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise KeyringError("the keyring file is damaged; restore it from a backup") from None
+
+    def encode(self) -> bytes:
+        """Return the file's content."""
+        fields: dict[str, object] = {
+            "format": 1 if self.seed is None else _FORMAT,
+            "cluster_id": f"{self.cluster_id:x}",
+            "kek": {
+                "provider": self.kek.provider,
+                "id": self.kek.key_id,
+                "parameters": dict(self.kek.parameters),
+            },
+            "root": _text(self.root),
+            "terms": [
+                {"term": term, "wrapped": _text(blob), "made_s": self.made_s.get(term, 0)}
+                for term, blob in sorted(self.terms.items())
+            ],
+        }
+        if self.seed is not None:
+            fields["seed"] = _text(self.seed)
+        return json.dumps(fields, indent=1).encode() + b"\n"
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 def _binding(what: str, cluster_id: ClusterId, number: int) -> bytes:

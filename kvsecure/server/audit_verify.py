@@ -7,18 +7,27 @@ Never: takes the directory's lock or changes anything: a running member is not d
 from pathlib import Path
 from typing import NamedTuple
 
-from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring, KeyringError
+from kvsecure.crypto.keyring import Keyring, KeyringError
 from kvsecure.crypto.sealing import Tampered
 from kvsecure.crypto.signing import VerifyingKey
-from kvsecure.pki.files import UnsafeFile, read_private
 from kvsecure.security.audit import Head, checkpoint_text, signing_key
 from kvsecure.security.audit_check import BrokenTrail, Report, check_trail
+from kvsecure.server.config.model import KekProvider, KekSettings
 from kvsecure.server.datadir import MemberIdentity
+from kvsecure.server.kek import kek_source
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace
 
-__all__ = ["BrokenTrail", "Checkpoint", "Report", "StorageError", "verify"]
+__all__ = [
+    "BrokenTrail",
+    "Checkpoint",
+    "KekProvider",
+    "KekSettings",
+    "Report",
+    "StorageError",
+    "verify",
+]
 
 
 class Checkpoint(NamedTuple):
@@ -31,13 +40,13 @@ class Checkpoint(NamedTuple):
 
 
 def verify(
-    data_dir: Path, kek_file: Path, checkpoint: Checkpoint | None, public_key: bytes | None
+    data_dir: Path, kek: KekSettings, checkpoint: Checkpoint | None, public_key: bytes | None
 ) -> Report:
     """Check a data directory's audit trail.
 
     Args:
         data_dir: The member's data directory.
-        kek_file: The key-encryption key's file.
+        kek: Where the key-encryption key comes from.
         checkpoint: A head that was kept elsewhere, if there is one.
         public_key: The key that signs checkpoints, 32 bytes; None trusts the data directory's.
 
@@ -48,12 +57,11 @@ def verify(
     try:
         identity_file = data_dir / "member.json"
         identity = MemberIdentity.decode(identity_file.read_bytes(), identity_file)
-        kek = KeyEncryptionKey.from_file_content(read_private(kek_file))
-        keyring = Keyring.open((data_dir / "keyring").read_bytes(), kek)
+        keyring = Keyring.open((data_dir / "keyring").read_bytes(), kek_source(kek))
         key = VerifyingKey(public_key) if public_key is not None else None
     except OSError as error:
         raise StorageError(f"{error.filename}: {error.strerror}") from None
-    except (UnsafeFile, KeyringError, ValueError) as error:
+    except (KeyringError, ValueError) as error:
         raise StorageError(str(error)) from None
     place = SegmentPlace(data_dir / "audit", Kind.AUDIT, identity.cluster, identity.member)
     must_hold = None

@@ -10,11 +10,12 @@ Never: opens what is inside; a directory of another cluster is left as it is.
 """
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring, KeyringError
+from kvsecure.crypto.keyring import KekSource, Keyring, KeyringError
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.storage.files import DirectoryLock, StorageError, make_directory, replace_file
 
@@ -71,13 +72,13 @@ class MemberIdentity:
 class DataDirectory:
     """An open data directory, locked."""
 
-    def __init__(self, path: Path, wanted: MemberIdentity, kek: KeyEncryptionKey) -> None:
+    def __init__(self, path: Path, wanted: MemberIdentity, kek: KekSource) -> None:
         """Open a directory, making it if it is empty or not there.
 
         Args:
             path: Where it is.
             wanted: What the configuration says it is; used where it is new.
-            kek: The key that its keyring is wrapped with.
+            kek: Where the key comes from that its keyring is wrapped with.
 
         Raises:
             StorageError: It is in use, open to others, damaged, or another cluster's.
@@ -108,9 +109,7 @@ class DataDirectory:
         """Where the audit trail is."""
         return self.path / "audit"
 
-    def _open(
-        self, wanted: MemberIdentity, kek: KeyEncryptionKey
-    ) -> tuple[MemberIdentity, Keyring, bool]:
+    def _open(self, wanted: MemberIdentity, kek: KekSource) -> tuple[MemberIdentity, Keyring, bool]:
         identity_file, keyring_file = self.path / "member.json", self.path / "keyring"
         if identity_file.exists():
             identity = MemberIdentity.decode(identity_file.read_bytes(), identity_file)
@@ -127,7 +126,7 @@ class DataDirectory:
                 f"{self.path} is neither empty nor a data directory: it holds {others[0]}"
             )
         # The identity comes last: a directory without it was never used.
-        keyring = Keyring.create(kek, wanted.cluster)
+        keyring = Keyring.create(kek.key_for(None), wanted.cluster, now_s=int(time.time()))
         replace_file(keyring_file, keyring.file_content())
         replace_file(identity_file, wanted.encode())
         return wanted, keyring, True

@@ -20,11 +20,9 @@ from typing import Any, Final, final
 import uvloop
 
 from kvsecure import __version__
-from kvsecure.crypto.keyring import KeyEncryptionKey, KeyringError
 from kvsecure.model.errors import Broken
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
-from kvsecure.pki.files import UnsafeFile, read_private
 from kvsecure.pki.trust import TrustError
 from kvsecure.server.assembly import (
     MemberParts,
@@ -40,6 +38,7 @@ from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.founding import founding_commands
+from kvsecure.server.kek import kek_source
 from kvsecure.storage.files import StorageError
 from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
 
@@ -251,13 +250,7 @@ class _Life:
 
 
 def _open_directory(config: ServerConfig) -> DataDirectory:
-    security, cluster = config.security, config.cluster
-    try:
-        kek = KeyEncryptionKey.from_file_content(read_private(security.kek_file))
-    except OSError as error:
-        raise StorageError(f"--kek-file {security.kek_file}: {error.strerror}") from None
-    except (UnsafeFile, KeyringError) as error:
-        raise StorageError(f"--kek-file {security.kek_file}: {error}") from None
+    cluster = config.cluster
     data_dir = config.member.data_dir
     if cluster.state is ClusterState.EXISTING and not (data_dir / "member.json").exists():
         raise StorageError(
@@ -270,7 +263,7 @@ def _open_directory(config: ServerConfig) -> DataDirectory:
         token=cluster.token,
         trust_domain=cluster.name,
     )
-    return DataDirectory(data_dir, wanted, kek)
+    return DataDirectory(data_dir, wanted, kek_source(config.security.kek))
 
 
 def _audit_start(parts: MemberParts, config: ServerConfig) -> None:

@@ -1,16 +1,13 @@
 """On a terminal: secrets are asked for without an echo, and a table is for people."""
 
-import os
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import final
 
 import pytest
 from support.etcd import ScriptedServer
+from support.terminal import Terminal
 
 from kvsecure.cli.context import ContextStore
 from kvsecure.model.secret import Secret
@@ -18,78 +15,16 @@ from kvsecure.proto import auth_pb2, kv_pb2, mvcc_pb2, tenant_pb2
 
 __all__: list[str] = []
 
-_WAIT_S_MAX = 20.0
-# A session gets its terminal by asking for it; then the program takes this one's place.
-_SIT_DOWN = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
-
-
-@final
-class _Terminal:
-    """The program on a pseudo-terminal of its own, which is also the one it may ask on."""
-
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self.screen = b""
-        self._descriptor, far_end = os.openpty()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _SIT_DOWN, sys.executable, "-m", "kvsecure", *arguments],
-            stdin=far_end,
-            stdout=far_end,
-            stderr=far_end,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(far_end)
-
-    def expect(self, text: bytes, *, count: int = 1) -> None:
-        """Wait until the text is on the screen so many times."""
-        deadline = time.monotonic() + _WAIT_S_MAX
-        while self.screen.count(text) < count:
-            if not self._read(deadline):
-                raise AssertionError(f"no {text!r} in {self.screen!r}")
-
-    def type(self, text: bytes) -> None:
-        """Press keys."""
-        os.write(self._descriptor, text)
-
-    def end(self) -> int:
-        """Wait for the program's end and return its exit status."""
-        deadline = time.monotonic() + _WAIT_S_MAX
-        while self._read(deadline):
-            pass
-        return self._process.wait(_WAIT_S_MAX)
-
-    def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self._descriptor], [], [], max(deadline - time.monotonic(), 0))
-        if not ready:
-            return False
-        try:
-            content = os.read(self._descriptor, 65_536)
-        except OSError:
-            # The other end of a terminal is gone when its last program is.
-            return False
-        self.screen += content
-        return bool(content)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._descriptor)
-
-
-Sit = Callable[..., _Terminal]
+Sit = Callable[..., Terminal]
 
 
 @pytest.fixture
 def sit(environment: dict[str, str]) -> Iterator[Sit]:
     """A way to run the program on a terminal."""
-    terminals: list[_Terminal] = []
+    terminals: list[Terminal] = []
 
-    def start(*arguments: str) -> _Terminal:
-        terminals.append(_Terminal(list(arguments), environment))
+    def start(*arguments: str) -> Terminal:
+        terminals.append(Terminal(list(arguments), environment))
         return terminals[-1]
 
     yield start

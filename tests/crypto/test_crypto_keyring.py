@@ -40,7 +40,7 @@ def test_keyring_is_another_one_each_time() -> None:
 
 def test_keyring_file_holds_no_key_in_the_clear() -> None:
     """Root key and data keys are in the file only wrapped, in no encoding."""
-    for key in (_RING._root, *_RING._terms.values(), Secret(bytes(32))):
+    for key in (_RING._root, _RING._seed, *_RING._terms.values(), Secret(bytes(32))):
         raw = key.reveal()
         for form in (raw, base64.b64encode(raw).rstrip(b"="), raw.hex().encode()):
             assert form not in _CONTENT
@@ -102,8 +102,8 @@ def test_keyring_of_a_strange_form_is_refused(content: bytes) -> None:
 
 def test_keyring_of_the_future_is_refused_by_its_number() -> None:
     """A format that is not known is named."""
-    with pytest.raises(KeyringError, match="format 2 is not known here"):
-        Keyring.open(_CONTENT.replace(b'"format": 1', b'"format": 2'), _KEK)
+    with pytest.raises(KeyringError, match="format 3 is not known here"):
+        Keyring.open(_CONTENT.replace(b'"format": 2', b'"format": 3'), _KEK)
 
 
 def test_wrapped_keys_open_only_where_they_belong() -> None:

@@ -157,11 +157,45 @@ def test_reflection_is_the_standard_protocol() -> None:
     }
 
 
+def test_kms_is_the_interface_of_kubernetes_plugins() -> None:
+    """Names and numbers of the KMS interface, version 2, are those that plugins serve."""
+    facts = facts_of(file for file in _ours() if file.package == "v2")
+
+    fields = {
+        "StatusRequest": [],
+        "StatusResponse": ["1 version string", "2 healthz string", "3 key_id string"],
+        "DecryptRequest": ["1 ciphertext bytes", "2 uid string", "3 key_id string"],
+        "DecryptResponse": ["1 plaintext bytes"],
+        "EncryptRequest": ["1 plaintext bytes", "2 uid string"],
+        "EncryptResponse": ["1 ciphertext bytes", "2 key_id string"],
+    }
+    service = "v2.KeyManagementService"
+    wanted = {
+        *(f"message v2.{name}" for name in fields),
+        *(f"field v2.{name} {field}" for name, each in fields.items() for field in each),
+        *(
+            f"rpc {service}/{name} v2.{name}Request -> v2.{name}Response"
+            for name in ("Status", "Decrypt", "Encrypt")
+        ),
+    }
+    assert wanted <= facts
+    rest = {fact for fact in facts - wanted if not fact.startswith("message ")}
+    assert rest == {
+        fact
+        for name, number in (("DecryptRequest", 4), ("EncryptResponse", 3))
+        for fact in (
+            f"field v2.{name} {number} annotations repeated v2.{name}.AnnotationsEntry",
+            f"field v2.{name}.AnnotationsEntry 1 key string",
+            f"field v2.{name}.AnnotationsEntry 2 value bytes",
+        )
+    }
+
+
 def test_own_services_do_not_touch_etcds_packages() -> None:
     """What kvsecure adds lies in packages of its own, so that no client meets a stranger."""
     packages = {file.package for file in _ours()} - {*_ETCD_PACKAGES, *_STANDARD_PACKAGES}
 
-    assert packages == {"kvsecurepb", "kvsecure.state"}
+    assert packages == {"kvsecurepb", "kvsecure.state", "v2"}
 
 
 def test_messages_are_understood_by_etcd(etcd: Member) -> None:

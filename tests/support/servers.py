@@ -14,6 +14,7 @@ import os
 import secrets
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
@@ -53,6 +54,7 @@ class Member(ABC):
         auth: bool = True,
         client_certificates: bool = False,
         flags: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare a member; nothing runs yet.
 
@@ -62,6 +64,7 @@ class Member(ABC):
             auth: False leaves auth disabled, for measurements only.
             client_certificates: True refuses connections without a client certificate.
             flags: Further flags for this member's command line.
+            environment: Further variables of its environment.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
@@ -79,7 +82,7 @@ class Member(ABC):
             [*self._command(), *self._common(), *flags],
             log=self.log,
             ready=_READY,
-            environment=_environment(directory),
+            environment={**_environment(directory), **(environment or {})},
         )
 
     @property
@@ -196,12 +199,15 @@ class KvsecureServer(Member):
         password = self.directory / "root-password"
         write_private(password, ROOT_PASSWORD.encode())
         mode = "required" if self.client_certificates else "off"
+        # A test may have the key come from elsewhere.
+        elsewhere = any(flag.startswith("--kek-provider=") for flag in self._flags)
+        key_flags = [] if elsewhere else [f"--kek-file={key_encryption_key}"]
         return [
             sys.executable,
             "-m",
             "kvsecure",
             "server",
-            f"--kek-file={key_encryption_key}",
+            *key_flags,
             f"--initial-root-password-file={password}",
             "--initial-policy=none",
             f"--client-cert-mode={mode}",

@@ -8,6 +8,7 @@ Follows: etcd's client-cert-auth and auth-token; differs: no authority, no clien
 from pathlib import Path
 from typing import Final
 
+from kvsecure.server.config.build_kek import build_kek
 from kvsecure.server.config.durations import SECOND_NS, format_duration, parse_duration
 from kvsecure.server.config.flag import Bounds
 from kvsecure.server.config.model import (
@@ -41,12 +42,7 @@ def build_security(
     Raises:
         ConfigError: Something is missing, or two flags contradict each other.
     """
-    kek_file = settings.path("kek-file")
-    if kek_file is None:
-        raise ConfigError(
-            "--kek-file is required: everything stored is sealed under the key in it; make one "
-            "with: (umask 077; head -c 32 /dev/urandom | base64 > FILE), and keep a copy safe"
-        )
+    kek = build_kek(settings, warnings)
     mode = _client_certificates(settings, listen, warnings)
     identity = ClientIdentity(settings.text("client-identity"))
     if identity is ClientIdentity.COMMON_NAME:
@@ -60,7 +56,7 @@ def build_security(
     if tls_minimum is TlsVersion.TLS_1_2:
         warnings.append("--tls-min-version TLS1.2: clients may speak an older TLS than 1.3")
     return Security(
-        kek_file=kek_file,
+        kek=kek,
         cert_file=settings.path("cert-file"),
         key_file=settings.path("key-file"),
         trusted_ca_file=settings.path("trusted-ca-file"),

@@ -22,6 +22,8 @@ __all__ = [
     "Compat",
     "KeepPeriod",
     "KeepRevisions",
+    "KekProvider",
+    "KekSettings",
     "Limits",
     "Listen",
     "LogFormat",
@@ -85,6 +87,15 @@ class MetricsDetail(Enum):
 
     BASIC = "basic"
     EXTENSIVE = "extensive"
+
+
+class KekProvider(Enum):
+    """Where the key-encryption key comes from."""
+
+    FILE = "file"
+    ENV = "env"
+    PASSPHRASE = "passphrase"  # noqa: S105 - the name of a provider, not a secret
+    KMS = "kms"
 
 
 class LogLevel(Enum):
@@ -168,6 +179,27 @@ class PolicyFile:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KekSettings:
+    """Where a key-encryption key comes from.
+
+    Attributes:
+        prefix: What the flags begin with that name it, for error texts.
+        file: Present for the provider file.
+        variable: For the provider env.
+        passphrase_file: For the provider passphrase; without it somebody is asked.
+        kms_socket: Present for the provider kms.
+    """
+
+    prefix: str = "kek"
+    provider: KekProvider = KekProvider.FILE
+    file: Path | None = None
+    variable: str = ""
+    passphrase_file: Path | None = None
+    kms_socket: Path | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
     """Keys, certificates, identities.
 
@@ -179,7 +211,7 @@ class Security:
         initial_policy: Only for the first start.
     """
 
-    kek_file: Path
+    kek: KekSettings
     cert_file: Path | None
     key_file: Path | None
     trusted_ca_file: Path | None

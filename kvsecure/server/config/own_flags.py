@@ -7,20 +7,14 @@ Never: reads a value; has a flag that carries a secret: every secret is named by
 from typing import Final
 
 from kvsecure.server.config.flag import Flag, Kind, Section, honoured
+from kvsecure.server.config.kek_flags import KEK_FLAGS
 
 __all__ = ["CLIENT_VARIABLES", "OWN_FLAGS"]
 
 _K: Final = Section.KVSECURE
 
 OWN_FLAGS: Final[tuple[Flag, ...]] = (
-    honoured(
-        _K,
-        "kek-file",
-        Kind.PATH,
-        "",
-        "Required. The key that everything stored is sealed under: 32 random bytes in base64, "
-        "readable by its owner only. Whoever loses it loses the data.",
-    ),
+    *KEK_FLAGS,
     honoured(
         _K,
         "initial-root-password-file",
@@ -89,7 +83,8 @@ OWN_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(Section.MEMBER, "version", Kind.SWITCH, "false", "Print the version and exit."),
 )
 
-# The command line client's variables share the prefix; the server has nothing to say about them.
+# The command line client's variables share the prefix, and so does the one that may hold a key;
+# the server has nothing to say about them here.
 CLIENT_VARIABLES: Final = frozenset(
     f"KVSECURE_{name}"
     for name in (
@@ -99,6 +94,7 @@ CLIENT_VARIABLES: Final = frozenset(
         "ENDPOINT",
         "ENDPOINTS",
         "HOME",
+        "KEK",
         "KEY",
         "PASSWORD_FILE",
         "TENANT",
