@@ -25,6 +25,7 @@ from kvsecure.proto import (
     auth_pb2,
     authstore_pb2,
     cluster_pb2,
+    crypto_pb2,
     health_pb2,
     kv_pb2,
     lease_pb2,
@@ -459,6 +460,11 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         tenant_pb2.TenantDeleteRequest: Rule(_cluster_admin, {"name": _S}),
         tenant_pb2.AuditHeadRequest: Rule(_cluster_admin, {}),
         tenant_pb2.AuditTailRequest: Rule(_cluster_admin, {"count": _O, "follow": _O}),
+        # keys
+        crypto_pb2.CryptoStatusRequest: Rule(_cluster_admin, {"count": _O}),
+        crypto_pb2.CryptoRotateRequest: Rule(_cluster_admin, {"kek": _O}),
+        crypto_pb2.CryptoReencryptRequest: Rule(_cluster_admin, {"rows_per_second": _O}),
+        crypto_pb2.CryptoRetireRequest: Rule(_cluster_admin, {"term": _O}),
     }
 )
 

@@ -97,6 +97,10 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/kvsecurepb.Tenants/TenantDelete": ("kvsecure/tenants/delete",),
     "/kvsecurepb.Audit/Head": ("kvsecure/audit/head",),
     "/kvsecurepb.Audit/Tail": ("kvsecure/audit/tail",),
+    "/kvsecurepb.Crypto/Status": ("kvsecure/crypto/status",),
+    "/kvsecurepb.Crypto/Rotate": ("kvsecure/crypto/rotate",),
+    "/kvsecurepb.Crypto/Reencrypt": ("kvsecure/crypto/reencrypt",),
+    "/kvsecurepb.Crypto/Retire": ("kvsecure/crypto/retire",),
 }
 
 _STATUS: Final[Mapping[int, HTTPStatus]] = {

@@ -14,11 +14,12 @@ from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import Message
 
-from kvsecure.api import auth, health, kv, lease, reflection, tenants, watch
+from kvsecure.api import auth, crypto, health, kv, lease, reflection, tenants, watch
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.proto import (
     auth_pb2,
     cluster_pb2,
+    crypto_pb2,
     health_pb2,
     kv_pb2,
     lease_pb2,
@@ -98,6 +99,7 @@ _LEASE: Final = "/etcdserverpb.Lease/"
 _AUTH: Final = "/etcdserverpb.Auth/"
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
 _TENANTS: Final = "/kvsecurepb.Tenants/"
+_CRYPTO: Final = "/kvsecurepb.Crypto/"
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
@@ -164,6 +166,10 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
             tenants.audit_tail,
             Header.NONE,
         ),
+        _CRYPTO + "Status": _unary(crypto_pb2.CryptoStatusRequest, crypto.status),
+        _CRYPTO + "Rotate": _unary(crypto_pb2.CryptoRotateRequest, crypto.rotate),
+        _CRYPTO + "Reencrypt": _unary(crypto_pb2.CryptoReencryptRequest, crypto.reencrypt),
+        _CRYPTO + "Retire": _unary(crypto_pb2.CryptoRetireRequest, crypto.retire),
     }
 )
 

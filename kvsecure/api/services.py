@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
+from google.protobuf.message import Message
+
 from kvsecure.model.errors import Refused
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Asking, Gate
 
-__all__ = ["Receiver", "Services", "StreamCall"]
+__all__ = ["KeyCare", "Receiver", "Services", "StreamCall"]
 
 
 class StreamCall(Asking, Protocol):
@@ -55,6 +57,33 @@ class Receiver(Protocol):
         ...
 
 
+class KeyCare(Protocol):
+    """The keys that everything of this member is sealed under.
+
+    Every method gives the answer, and raises `Refused` (KEYS_UNCHANGED) where it cannot be done.
+    """
+
+    async def status(self, *, count: bool) -> Message:
+        """Say which keys there are, and if it is to be counted what is sealed under which."""
+        ...
+
+    async def rotate(self) -> Message:
+        """Make a new data key for everything that is written from now on."""
+        ...
+
+    async def rewrap(self) -> Message:
+        """Wrap the keys under another key-encryption key."""
+        ...
+
+    async def reencrypt(self, rows_per_second: int) -> Message:
+        """Begin to seal under the newest data key what is under older ones."""
+        ...
+
+    async def retire(self, term: int) -> Message:
+        """Destroy a data key under which nothing is sealed any more."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -74,3 +103,5 @@ class Services:
     request_bytes_max: int
     progress_interval_s: float
     random_bytes: Callable[[int], bytes]
+    # None where nothing is stored.
+    keys: KeyCare | None = None

@@ -53,6 +53,7 @@ COMMANDS: Final = {
     "endpoint": _entry("endpoint", "endpoint", _OPERATION, "Health and status of members."),
     "member": _entry("member", "member", _OPERATION, "Members of the cluster."),
     "alarm": _entry("alarm", "alarm", _OPERATION, "Alarms of the members."),
+    "crypto": _entry("crypto", "crypto", _OPERATION, "Keys that everything is sealed under."),
     "version": _entry("version", "version", _OPERATION, "The version of this program."),
 }
 

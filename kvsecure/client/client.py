@@ -17,6 +17,7 @@ from kvsecure.model.secret import Secret
 if TYPE_CHECKING:
     from kvsecure.client.audit import Audit
     from kvsecure.client.auth import Auth
+    from kvsecure.client.crypto import Crypto
     from kvsecure.client.lease import Lease
     from kvsecure.client.maintenance import Maintenance
     from kvsecure.client.roles import Roles
@@ -156,6 +157,13 @@ class Client:
         from kvsecure.client.tenants import Tenants
 
         return Tenants(self.connection)
+
+    @cached_property
+    def crypto(self) -> "Crypto":
+        """The keys that a member's data is sealed under."""
+        from kvsecure.client.crypto import Crypto
+
+        return Crypto(self.connection)
 
     @cached_property
     def maintenance(self) -> "Maintenance":

@@ -58,6 +58,7 @@ _HOMES: Final = {
     "v3electionpb.Election": "election_pb2",
     "kvsecurepb.Tenants": "tenant_pb2",
     "kvsecurepb.Audit": "tenant_pb2",
+    "kvsecurepb.Crypto": "crypto_pb2",
     "grpc.health.v1.Health": "health_pb2",
 }
 
@@ -88,6 +89,7 @@ _REPEATABLE: Final = frozenset(
         "/kvsecurepb.Tenants/TenantList",
         "/kvsecurepb.Audit/Head",
         "/kvsecurepb.Audit/Tail",
+        "/kvsecurepb.Crypto/Status",
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",
     }

@@ -13,7 +13,9 @@ as one batch, and the next batch collects while that one is on its way to the di
 
 import asyncio
 import errno
-from collections.abc import Callable
+import json
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, final
 
 from kvsecure.core.entry import DamagedEntry
@@ -29,7 +31,10 @@ from kvsecure.model.limits import (
     REQUEST_TIMEOUT_S,
     UNFLUSHED_BYTES_MAX,
 )
-from kvsecure.storage.worker import APPEND, APPENDED, FAILED, WRITTEN, Order, Report
+from kvsecure.model.secret import Secret
+from kvsecure.storage.files import StorageError
+from kvsecure.storage.tables import Row, pack_rows
+from kvsecure.storage.worker import APPEND, APPENDED, FAILED, RESEAL, WRITTEN, Order, Report
 from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
 
 __all__ = ["AuditMark", "Engine", "EngineStatistics"]
@@ -141,6 +146,10 @@ class Engine:
         self._disk_full = False
         self._flushing: tuple[Index, bytes] | None = None
         self._syncing: tuple[int, bytes] | None = None
+        # Who waits for rows that are being sealed anew.
+        self._resealing: asyncio.Future[int] | None = None
+        # One batch at a time.
+        self._reseals = asyncio.Lock()
         self._barriers: list[Callable[[], None]] = []
         self._scrubs: list[Callable[[], None]] = []
         self._settled: list[Callable[[], None]] = []
@@ -363,7 +372,9 @@ class Engine:
             self._tables.send(Order.WRITE, self._flushing[1])
 
     def _on_table_report(self, kind: Report, body: bytes) -> None:
-        if kind is Report.WRITTEN and self._flushing is not None:
+        if kind in (Report.RESEALED, Report.NOT_RESEALED):
+            self._on_resealed(kind, body)
+        elif kind is Report.WRITTEN and self._flushing is not None:
             total, in_use, took_us = WRITTEN.unpack(body)
             self.statistics.commits.observe(took_us / 1e6)
             self.statistics.table_bytes = total
@@ -380,6 +391,70 @@ class Engine:
             self._later(_RETRY_S, self._send_rows)
         else:
             self._fatal(f"the table process reports: {_text(body)}")
+
+    # --- other data keys --------------------------------------------------------------------------
+
+    def rekey(self, term: int, log_key: Secret, table_key: Secret) -> None:
+        """Have everything that is written from now on sealed under another data key."""
+        self._log.send(Order.REKEY, _rekeying(term, log_key))
+        self._tables.send(Order.REKEY, _rekeying(term, table_key))
+
+    def cut_log(self) -> Index:
+        """Put an empty entry into the log, so that it goes on and what is before it can go.
+
+        Returns:
+            Its index: once it is applied, everything that was sent before is in the log.
+
+        Raises:
+            Refused: Nothing can be put there now.
+        """
+        self.check_taking()
+        try:
+            index = self.replica.node.propose([b""])
+        except NotLeader:
+            raise Refused(Failure.NO_LEADER) from None
+        self._persist()
+        return index
+
+    def give_keys(self, keys: Mapping[int, Secret]) -> None:
+        """Give the table process the data keys that `reseal` opens rows with; none takes them."""
+        texts = {term: b64encode(key.reveal()).decode() for term, key in keys.items()}
+        self._tables.send(Order.KEYS, json.dumps(texts).encode())
+
+    async def reseal(self, rows: Sequence[Row], progress: bytes) -> int:
+        """Have rows of the tables sealed under the newest data key.
+
+        Args:
+            rows: By table, key and scope.
+            progress: What is stored of how far this has come, in the same transaction.
+
+        Returns:
+            How many of them were not sealed under it yet.
+
+        Raises:
+            OSError: Nothing was changed: the disk is full, or fails.
+            StorageError: Nothing was changed: a row does not open.
+        """
+        async with self._reseals:
+            self._resealing = asyncio.get_running_loop().create_future()
+            self._tables.send(Order.RESEAL, RESEAL.pack(len(progress)), progress, pack_rows(rows))
+            try:
+                count = await self._resealing
+            finally:
+                self._resealing = None
+        self._refresh()
+        return count
+
+    def _on_resealed(self, kind: Report, body: bytes) -> None:
+        waiting = self._resealing
+        if waiting is None or waiting.done():
+            return
+        if kind is Report.RESEALED:
+            waiting.set_result(int(RESEAL.unpack(body)[0]))
+        else:
+            (number,) = FAILED.unpack_from(body)
+            why = _text(body)
+            waiting.set_exception(OSError(number, why) if number else StorageError(why))
 
     def sync_audit(self) -> None:
         """Make the audit trail durable where no append does it."""
@@ -446,6 +521,10 @@ def _damaged(error: Exception) -> str:
         f"{error}. Restore the data directory from a backup, or start the version of this program "
         "that wrote it"
     )
+
+
+def _rekeying(term: int, key: Secret) -> bytes:
+    return json.dumps({"term": term, "key": b64encode(key.reveal()).decode()}).encode()
 
 
 def _text(body: bytes) -> str:

@@ -6,8 +6,9 @@ Owns: the keyring file's format, and what is derived from which key.
 Never: touches a file; it turns bytes into keys and back. Never keeps the key-encryption key.
 Follows: docs/adr/0006-sealing.md, docs/adr/0013-key-management.md; the levels are rotated
     separately and by separate names.
-Keeps: a data key ("term") once written is never replaced under the same number; wraps are bound to
-    the cluster, so a keyring of another cluster does not open.
+Keeps: a data key ("term") once written is never replaced under the same number, and no number is
+    used twice; wraps are bound to the cluster, so a keyring of another cluster does not open; of a
+    retired data key there is left what opens audit segments, and nothing else.
 """
 
 import base64
@@ -25,11 +26,13 @@ from kvsecure.crypto.sealing import KEY_BYTES, derive_key, fresh_key
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 
-__all__ = ["KekRecord", "KekSource", "KeyEncryptionKey", "Keyring", "KeyringError"]
+__all__ = ["KekRecord", "KekSource", "KeyEncryptionKey", "Keyring", "KeyringError", "TermFacts"]
 
 _FORMAT: Final = 2
 _FORMATS: Final = frozenset({1, _FORMAT})
 _NONCE_BYTES: Final = 12
+# What is derived for the audit trail, which is never written anew, outlives the data key.
+_KEPT_PURPOSE: Final = "audit"
 
 
 @final
@@ -133,19 +136,35 @@ class KeyEncryptionKey:
         return _unwrap(self._key, wrapped, bound_to)
 
 
+class TermFacts(NamedTuple):
+    """What can be told of a data key."""
+
+    term: int
+    # When it was made, in seconds since 1970, UTC; 0 if nobody wrote that down.
+    made_s: int
+    is_retired: bool
+
+
 @final
 class Keyring:
     """The keys of one cluster, opened."""
 
-    __slots__ = ("_root", "_seed", "_stored", "_terms")
+    __slots__ = ("_retired", "_root", "_seed", "_stored", "_terms")
 
     def __init__(
-        self, stored: "_Stored", *, root: Secret, seed: Secret, terms: Mapping[int, Secret]
+        self,
+        stored: "_Stored",
+        *,
+        root: Secret,
+        seed: Secret,
+        terms: Mapping[int, Secret],
+        retired: Mapping[int, Secret],
     ) -> None:
         self._stored = stored
         self._root = root
         self._seed = seed
         self._terms = dict(terms)
+        self._retired = dict(retired)
 
     @classmethod
     def create(cls, kek: KeyEncryptionKey, cluster_id: ClusterId, *, now_s: int = 0) -> Self:
@@ -156,9 +175,36 @@ class Keyring:
             cluster_id: Whose it is.
             now_s: The time, in seconds since 1970; 0 leaves its age unknown.
         """
-        root, seed, terms = fresh_key(), fresh_key(), {1: fresh_key()}
-        stored = _Stored.wrapped(cluster_id, kek, root, seed, terms, {1: now_s})
-        return cls(stored, root=root, seed=seed, terms=terms)
+        return cls._wrapped(cluster_id, kek, fresh_key(), {1: fresh_key()}, {}, {1: now_s})
+
+    @classmethod
+    def _wrapped(
+        cls,
+        cluster_id: ClusterId,
+        kek: KeyEncryptionKey,
+        seed: Secret,
+        terms: Mapping[int, Secret],
+        retired: Mapping[int, Secret],
+        made_s: Mapping[int, int],
+    ) -> Self:
+        """Wrap keys under a new root key."""
+        root = fresh_key()
+        stored = _Stored(
+            cluster_id=cluster_id,
+            kek=kek.record,
+            root=kek.wrap(root, _binding("root", cluster_id, 0)),
+            seed=_wrap(root, seed, _binding("seed", cluster_id, 0)),
+            terms={
+                term: _wrap(root, key, _binding("term", cluster_id, term))
+                for term, key in terms.items()
+            },
+            retired={
+                term: _wrap(root, key, _binding("retired", cluster_id, term))
+                for term, key in retired.items()
+            },
+            made_s=made_s,
+        )
+        return cls(stored, root=root, seed=seed, terms=terms, retired=retired)
 
     @classmethod
     def open(cls, content: bytes, source: KekSource) -> Self:
@@ -185,7 +231,59 @@ class Keyring:
             term: _unwrap(root, blob, _binding("term", cluster_id, term))
             for term, blob in stored.terms.items()
         }
-        return cls(stored, root=root, seed=seed, terms=terms)
+        retired = {
+            term: _unwrap(root, blob, _binding("retired", cluster_id, term))
+            for term, blob in stored.retired.items()
+        }
+        return cls(stored, root=root, seed=seed, terms=terms, retired=retired)
+
+    # --- changes --------------------------------------------------------------------------------
+
+    def rotated(self, kek: KeyEncryptionKey, *, now_s: int) -> "Keyring":
+        """Return the keyring with a new data key, and a new root key above all of them.
+
+        Args:
+            kek: What wraps the root key now.
+            now_s: The time, in seconds since 1970.
+        """
+        term = self.current_term + 1
+        made_s = {**self._stored.made_s, term: now_s}
+        terms = {**self._terms, term: fresh_key()}
+        return self._wrapped(self.cluster_id, kek, self._seed, terms, self._retired, made_s)
+
+    def rewrapped(self, kek: KeyEncryptionKey) -> "Keyring":
+        """Return the keyring under another key-encryption key, with a new root key."""
+        stored = self._stored
+        return self._wrapped(
+            self.cluster_id, kek, self._seed, self._terms, self._retired, stored.made_s
+        )
+
+    def without(self, term: int) -> "Keyring":
+        """Return the keyring without a data key, but for what opens the audit trail.
+
+        Raises:
+            KeyringError: It is the current one, or not there.
+        """
+        if term == self.current_term:
+            raise KeyringError(f"term {term} is the one that everything new is sealed under")
+        kept = self.data_key(term, purpose=_KEPT_PURPOSE)
+        if term in self._retired:
+            raise KeyringError(f"term {term} is retired already")
+        stored, binding = self._stored, _binding("retired", self.cluster_id, term)
+        terms = {number: blob for number, blob in stored.terms.items() if number != term}
+        retired = {**stored.retired, term: _wrap(self._root, kept, binding)}
+        return Keyring(
+            stored._replace(terms=terms, retired=retired),
+            root=self._root,
+            seed=self._seed,
+            terms={number: key for number, key in self._terms.items() if number != term},
+            retired={**self._retired, term: kept},
+        )
+
+    def become(self, other: "Keyring") -> None:
+        """Hold what another keyring of the same cluster holds, for all who share this one."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
 
     def file_content(self) -> bytes:
         """Return the keyring file's content; every key in it is wrapped."""
@@ -202,6 +300,15 @@ class Keyring:
         return self._stored.kek
 
     @property
+    def terms(self) -> list[TermFacts]:
+        """What can be told of each data key, oldest first."""
+        made_s = self._stored.made_s
+        return [
+            TermFacts(term, made_s.get(term, 0), term in self._retired)
+            for term in sorted({*self._terms, *self._retired})
+        ]
+
+    @property
     def current_term(self) -> int:
         """The data key that new data is sealed under."""
         return max(self._terms)
@@ -210,8 +317,13 @@ class Keyring:
         """Derive a key from a data key.
 
         Raises:
-            KeyringError: The term is not in the keyring (it may have been retired).
+            KeyringError: The term is not in the keyring, or it was retired and this is not for the
+                audit trail.
         """
+        if purpose == _KEPT_PURPOSE and term in self._retired:
+            return self._retired[term]
+        if term in self._retired:
+            raise KeyringError(f"data key term {term} was retired: nothing opens what it sealed")
         seed = self._terms.get(term)
         if seed is None:
             raise KeyringError(f"data key term {term} is not in the keyring")
@@ -231,31 +343,9 @@ class _Stored(NamedTuple):
     # None in a file of the first format.
     seed: bytes | None
     terms: Mapping[int, bytes]
-    # When each was made, in seconds since 1970, UTC; 0 if nobody wrote that down.
+    # Of each retired term, what opens its audit segments.
+    retired: Mapping[int, bytes]
     made_s: Mapping[int, int]
-
-    @classmethod
-    def wrapped(
-        cls,
-        cluster_id: ClusterId,
-        kek: KeyEncryptionKey,
-        root: Secret,
-        seed: Secret,
-        terms: Mapping[int, Secret],
-        made_s: Mapping[int, int],
-    ) -> Self:
-        """Wrap keys."""
-        return cls(
-            cluster_id=cluster_id,
-            kek=kek.record,
-            root=kek.wrap(root, _binding("root", cluster_id, 0)),
-            seed=_wrap(root, seed, _binding("seed", cluster_id, 0)),
-            terms={
-                term: _wrap(root, key, _binding("term", cluster_id, term))
-                for term, key in terms.items()
-            },
-            made_s=made_s,
-        )
 
     @classmethod
     def read(cls, content: bytes) -> Self:
@@ -270,6 +360,7 @@ class _Stored(NamedTuple):
                 raise KeyringError(f"keyring format {fields['format']} is not known here")
             kek = fields["kek"]
             terms = {int(each["term"]): each for each in fields["terms"]}
+            retired = {int(each["term"]): each for each in fields.get("retired", [])}
             # A keyring without a data key could open nothing.
             max(terms)
             return cls(
@@ -282,7 +373,10 @@ class _Stored(NamedTuple):
                 root=_bytes(fields["root"]),
                 seed=_bytes(fields["seed"]) if fields["format"] > 1 else None,
                 terms={term: _bytes(each["wrapped"]) for term, each in terms.items()},
-                made_s={term: int(each.get("made_s", 0)) for term, each in terms.items()},
+                retired={term: _bytes(each["audit"]) for term, each in retired.items()},
+                made_s={
+                    term: int(each.get("made_s", 0)) for term, each in (retired | terms).items()
+                },
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise KeyringError("the keyring file is damaged; restore it from a backup") from None
@@ -301,6 +395,10 @@ class _Stored(NamedTuple):
             "terms": [
                 {"term": term, "wrapped": _text(blob), "made_s": self.made_s.get(term, 0)}
                 for term, blob in sorted(self.terms.items())
+            ],
+            "retired": [
+                {"term": term, "audit": _text(blob), "made_s": self.made_s.get(term, 0)}
+                for term, blob in sorted(self.retired.items())
             ],
         }
         if self.seed is not None:

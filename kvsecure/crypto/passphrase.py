@@ -1,7 +1,7 @@
 """Passphrases as key-encryption keys: stretched, by parameters that the keyring keeps.
 
 Owns: the parameters of a new stretch, their stored form, and the bounds of what is read back.
-Never: stores the passphrase or the key, or runs on the event loop (some 150 ms of a core).
+Never: stores the passphrase or the key, or runs on the event loop (some 200 ms of a core).
 Follows: RFC 9106 section 4, the second recommended option (64 MiB, 3 passes, 4 lanes).
 Keeps: a salt is used for one key; parameters from a file that somebody changed cost no more than
     the bounds.

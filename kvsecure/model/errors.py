@@ -116,6 +116,7 @@ class Failure(Enum):
     NAME_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: name rejected")
     TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
     TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
+    KEYS_UNCHANGED = (Code.FAILED_PRECONDITION, "kvsecure: the keys are as they were")
     UNKNOWN_HEALTH_SERVICE = (Code.NOT_FOUND, "unknown service")
     UNKNOWN_METHOD = (Code.UNIMPLEMENTED, "unknown method")
     UNKNOWN_SERVICE = (Code.UNIMPLEMENTED, "unknown service")
@@ -140,11 +141,13 @@ class Failure(Enum):
         return self.value[1]
 
 
-# A detail is a fact about the caller's own request; these are the failures that may carry one.
+# A detail is a fact about the caller's own request, or, for an administrator of the cluster, about
+# the cluster's keys; these are the failures that may carry one.
 _DETAILED: Final = frozenset(
     {
         Failure.PASSWORD_REJECTED,
         Failure.NAME_REJECTED,
+        Failure.KEYS_UNCHANGED,
         Failure.UNKNOWN_METHOD,
         Failure.UNKNOWN_SERVICE,
         Failure.MALFORMED_MESSAGE,

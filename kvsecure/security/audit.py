@@ -24,6 +24,7 @@ from kvsecure.crypto.keyring import Keyring
 from kvsecure.crypto.signing import SigningKey, VerifyingKey
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, AUDIT_TAIL_RECORDS_MAX
+from kvsecure.model.secret import Secret
 from kvsecure.security.canonical import canonical, text_of
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Frame
@@ -123,6 +124,7 @@ class AuditTrail:
         self._recent_bytes = 0
         self._in_place = True
         self._wall_ns = wall_ns
+        self._place = place
         self._on_segment = on_segment
         # Length, mark, record; length, mark, record; ...
         self._turn: list[bytes] = []
@@ -137,6 +139,8 @@ class AuditTrail:
         self._durable = known
         self._checkpoint_at = self._seq + _CHECKPOINT_EVERY
         term = keyring.current_term
+        # The data key that the trail goes over to when the turn ends.
+        self._new_key: tuple[Secret, int] | None = None
         self._writer = SegmentWriter(
             place,
             tail,
@@ -198,10 +202,22 @@ class AuditTrail:
         self._remember(records)
         for follower in list(self._followers):
             follower(records)
-        if self._writer.is_full:
+        if self._new_key is not None:
+            self._writer.use(*self._new_key)
+            self._new_key = None
+            self._add_segment("key")
+        elif self._writer.is_full:
             self._add_segment("size")
         if self._seq >= self._checkpoint_at:
             self._add_checkpoint()
+
+    def use(self, keyring: Keyring) -> None:
+        """Seal under the keyring's current data key from the next segment on.
+
+        That begins once the turn that is going on is written: a segment begins with its link.
+        """
+        term = keyring.current_term
+        self._new_key = (self._place.root_key(keyring, term), term)
 
     def check_in_place(self) -> bool:
         """Look whether the trail's file is still where it was; return what came of it.

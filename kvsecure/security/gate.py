@@ -12,8 +12,9 @@ Keeps: nothing is proposed before its intent record is on its way to the disk, a
     answered before its outcome record is; whoever runs the gate ends each turn with the trail.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast, final
 
 from google.protobuf.message import Message
@@ -124,6 +125,10 @@ class Gate:
             check_room=self._check_room,
             now_ns=self._now_ns,
         )
+
+    def schedule(self) -> None:
+        """Have the turn end that is going on."""
+        self._schedule()
 
     @property
     def engine(self) -> Engine:
@@ -306,6 +311,37 @@ class Gate:
         answer = Answer(self._engine.state.store.revision, body)
         self._records.read(session, request, b'"bytes":%d,"code":"OK"' % len(body))
         asking.succeed(answer)
+
+    async def perform(
+        self, asking: Asking, request: Message, act: Callable[[], Awaitable[Message]]
+    ) -> None:
+        """Do something to this member itself that takes a while, recorded before and after.
+
+        Args:
+            asking: Who asks, and where the answer goes.
+            request: What is asked.
+            act: Does it, once that it is about to be done is in the trail; gives the answer.
+        """
+        session = self._admit(asking, request)
+        if session is None:
+            return
+        since_ns, failures = self._now_ns(), self.audit.failures
+        intent = self._records.intent(session, request)
+        self._schedule()
+        while self.audit.written_head.seq < intent:
+            if self.audit.failures != failures:
+                asking.fail(Refused(Failure.AUDIT_UNAVAILABLE))
+                return
+            await asyncio.sleep(0)
+        try:
+            answer = await act()
+        except Refused as refused:
+            self._records.failure(session.stage_outcome, since_ns, intent, refused)
+            asking.fail(refused)
+            return
+        revision = self._engine.state.store.revision
+        self._records.success(session.stage_outcome, since_ns, intent, revision)
+        asking.succeed(Answer(revision, answer.SerializeToString()))
 
     def keep_alive(self, asking: Asking, request: lease_pb2.LeaseKeepAliveRequest) -> None:
         """Renew a lease; it lives on this member's clock, so nothing goes through the log."""

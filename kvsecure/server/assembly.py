@@ -44,6 +44,7 @@ from kvsecure.server.identity import IdentityOf, fingerprint_of
 from kvsecure.server.listener import Accepting, Listener, ListenerStatistics
 from kvsecure.server.observatory import Observatory
 from kvsecure.server.restore import Restored, restore
+from kvsecure.server.sealing import Sealing
 from kvsecure.server.snapshot import snapshot_of
 from kvsecure.server.turn import Turn
 from kvsecure.storage.segment import Kind
@@ -87,6 +88,7 @@ class MemberParts:
         pages: Accepting,
         metrics: Accepting,
         restored: Restored,
+        sealing: Sealing,
     ) -> None:
         self.engine = engine
         self.gate = gate
@@ -98,6 +100,7 @@ class MemberParts:
         self.metrics = metrics
         self.accepting = (client, pages, metrics)
         self.restored = restored
+        self.sealing = sealing
 
 
 def assemble(
@@ -132,7 +135,8 @@ def assemble(
     engine = _engine(config, restored, gate, turn, on_fatal)
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
-    services = _services(config, directory, gate, feeds, turn, spawn)
+    sealing = Sealing(directory, restored.reader, gate, spawn)
+    services = _services(config, directory, gate, feeds, turn, spawn, sealing)
     client, pages, metrics = _listeners(config, directory, services, turn, credentials)
     _add_periodic_work(config, engine, gate, feeds, turn)
     return MemberParts(
@@ -143,6 +147,7 @@ def assemble(
         pages=pages,
         metrics=metrics,
         restored=restored,
+        sealing=sealing,
     )
 
 
@@ -330,6 +335,7 @@ def _services(
     feeds: Feeds,
     turn: Turn,
     spawn: Callable[[Coroutine[Any, Any, None]], None],
+    sealing: Sealing,
 ) -> Services:
     loop = asyncio.get_running_loop()
     encoder = HeaderEncoder(directory.identity.cluster, directory.identity.member)
@@ -349,6 +355,7 @@ def _services(
         request_bytes_max=config.limits.request_bytes_max,
         progress_interval_s=config.limits.watch_progress_interval_ns / 1e9,
         random_bytes=secrets.token_bytes,
+        keys=sealing,
     )
 
 

@@ -85,6 +85,7 @@ class DataDirectory:
         """
         make_directory(path)
         self.path = path
+        self.kek = kek
         self.lock = DirectoryLock(path)
         try:
             self.identity, self.keyring, self.is_new = self._open(wanted, kek)
@@ -93,6 +94,14 @@ class DataDirectory:
         except (StorageError, KeyringError, OSError) as error:
             self.lock.close()
             raise StorageError(str(error)) from None
+
+    def write_keyring(self, keyring: Keyring) -> None:
+        """Put another keyring of this cluster on the disk, durably and as a whole.
+
+        Raises:
+            OSError: The one before is still there.
+        """
+        replace_file(self.path / "keyring", keyring.file_content())
 
     @property
     def wal(self) -> Path:

@@ -1,7 +1,7 @@
 """Where the key-encryption key comes from: a file, the environment, a passphrase, a KMS plugin.
 
 Owns: which provider is asked, how its secret is read, and naming the flag when it cannot be.
-Never: takes a key or a passphrase from the command line; keeps the key itself.
+Never: takes a key or a passphrase from the command line; keeps one that can be read again.
 Follows: docs/adr/0013-key-management.md, docs/operations/keys.md.
 """
 
@@ -16,15 +16,28 @@ from kvsecure.crypto.passphrase import stretch, stretch_new
 from kvsecure.model.secret import Secret
 from kvsecure.pki.files import UnsafeFile, read_private
 from kvsecure.server.config.model import KekProvider, KekSettings
+from kvsecure.telemetry.log import log
 
 __all__ = ["kek_source"]
 
 _PASSPHRASE_BYTES_MAX: Final = 64 * 1024
+_log: Final = log("keys")
 _TERMINAL: Final = Path("/dev/tty")
 
 
-def kek_source(settings: KekSettings) -> KekSource:
-    """Return the source that a configuration names; nothing is read before it is asked."""
+def kek_source(settings: KekSettings, previous: KekSettings | None = None) -> KekSource:
+    """Return the source that a configuration names; nothing is read before it is asked.
+
+    Args:
+        settings: Where the key comes from.
+        previous: Where the one before came from, which may still wrap the keyring.
+    """
+    if previous is not None:
+        return _Either(_source(settings), _source(previous))
+    return _source(settings)
+
+
+def _source(settings: KekSettings) -> KekSource:
     match settings.provider:
         case KekProvider.FILE:
             assert settings.file is not None  # noqa: S101 - the configuration has checked it
@@ -39,6 +52,34 @@ def kek_source(settings: KekSettings) -> KekSource:
 
             assert settings.kms_socket is not None  # noqa: S101 - the configuration has checked it
             return _Checked(KekProvider.KMS, KmsPlugin(settings.kms_socket))
+
+
+@final
+class _Either:
+    """The key that there is now, or the one before as long as that wraps the keyring."""
+
+    def __init__(self, now: KekSource, before: KekSource) -> None:
+        self._now = now
+        self._before = before
+
+    def key_for(self, stored: KekRecord | None) -> KeyEncryptionKey:
+        """Return the key that wraps the keyring; a new keyring is wrapped with the new one."""
+        if stored is None:
+            return self._now.key_for(None)
+        try:
+            key = self._now.key_for(stored)
+        except KeyringError as error:
+            why = error
+        else:
+            if key.key_id == stored.key_id:
+                return key
+            why = KeyringError("it is another key than the keyring's")
+        try:
+            key = self._before.key_for(stored)
+        except KeyringError as error:
+            raise KeyringError(f"neither key: {why}; the one before: {error}") from None
+        _log.warning("the key-encryption key before is in use: run `kvsecure crypto rotate --kek`")
+        return key
 
 
 def _check_provider(stored: KekRecord | None, provider: KekProvider) -> None:

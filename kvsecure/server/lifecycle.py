@@ -149,6 +149,7 @@ class _Life:
             self._spawn(watch_credentials(parts, self._credentials, listeners))
         self._tick(parts)
         self._second(parts)
+        self._spawn(parts.sealing.resume())
         _log.info(
             "ready to serve client requests",
             name=self._config.member.name,
@@ -263,7 +264,8 @@ def _open_directory(config: ServerConfig) -> DataDirectory:
         token=cluster.token,
         trust_domain=cluster.name,
     )
-    return DataDirectory(data_dir, wanted, kek_source(config.security.kek))
+    kek = kek_source(config.security.kek, config.security.previous_kek)
+    return DataDirectory(data_dir, wanted, kek)
 
 
 def _audit_start(parts: MemberParts, config: ServerConfig) -> None:

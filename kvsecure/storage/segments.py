@@ -43,6 +43,7 @@ __all__ = [
     "list_segments",
     "recover",
     "segment_key",
+    "terms_of",
 ]
 
 _SUFFIX: Final = {Kind.WAL: ".wal", Kind.AUDIT: ".audit"}
@@ -305,6 +306,11 @@ class SegmentWriter:
         self.following = first + count
         return first
 
+    def use(self, root: Secret, term: int) -> None:
+        """Seal under another data key: the next append begins a new segment."""
+        self._root, self._term = root, term
+        self._is_used_up = True
+
     def sync(self) -> None:
         """Make everything appended so far durable.
 
@@ -436,3 +442,15 @@ def frames_of(place: SegmentPlace, keyring: Keyring, segment: SegmentFile) -> It
     content = segment.path.read_bytes()
     header = read_header(content, place.kind, place.cluster, place.member)
     yield from read_frames(content, header, place.key_of(keyring, header))
+
+
+def terms_of(place: SegmentPlace) -> Iterator[int]:
+    """Yield the data key that each segment is sealed under; nothing is opened.
+
+    A segment that goes away meanwhile is left out, and so is one whose beginning was never written.
+    """
+    for path in place.directory.glob("*" + _SUFFIX[place.kind]):
+        with contextlib.suppress(FileNotFoundError, DamagedSegment):
+            with path.open("rb") as source:
+                content = source.read(HEADER_BYTES)
+            yield read_header(content, place.kind, place.cluster, place.member).term

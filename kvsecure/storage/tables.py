@@ -7,10 +7,11 @@ Keeps: a row is bound to its table, key and scope (the tenant), so it opens nowh
     sealed under the key of an epoch, which one writer process draws when it starts.
 """
 
+import contextlib
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple, final
@@ -46,6 +47,8 @@ _ROW_VERSION: Final = 1
 _SCOPE: Final = struct.Struct(">QI")
 _PACKED: Final = struct.Struct(">BIHI")
 _NO_VALUE: Final = 0xFFFF_FFFF
+# The row of the meta table that says how far the rows are sealed anew.
+_PROGRESS: Final = b"resealing"
 
 # Rows that belong to no tenant.
 NO_SCOPE: Final = 0
@@ -157,23 +160,69 @@ class TableWriter:
         self._epoch = 0
         self._sealer = Sealer(derive_key(data_key, purpose="table-epoch", salt=self._salt))
 
+    def use(self, data_key: Secret, term: int) -> None:
+        """Seal under another data key from the next row on."""
+        self._term, self._salt = term, fresh_salt()
+        self._epoch = 0
+        self._sealer = Sealer(derive_key(data_key, purpose="table-epoch", salt=self._salt))
+
     def write(self, rows: Iterable[Row]) -> Sizes:
         """Write rows in one durable transaction.
 
         Raises:
             OSError: Nothing was written; ENOSPC when disk or map is full.
         """
+        with self._writing() as (transaction, epoch):
+            for row in rows:
+                self._write_row(transaction, row, epoch)
+        return self.sizes()
+
+    def reseal(self, rows: Iterable[Row], keys: Mapping[int, Secret], progress: bytes) -> int:
+        """Seal rows that are under other data keys under this one, in one durable transaction.
+
+        Args:
+            rows: By table, key and scope; what is not there any more, or is under this data key
+                already, is left as it is.
+            keys: The other data keys, by term.
+            progress: What `TableReader.progress` gives from then on.
+
+        Returns:
+            How many rows were sealed anew.
+
+        Raises:
+            OSError: Nothing was written; ENOSPC when disk or map is full.
+            DamagedRow: A row does not open; nothing was written.
+        """
+        count = 0
+        with self._writing() as (transaction, epoch):
+            epochs = _Epochs(self._meta, keys.get)
+            for table, key, scope, _ in rows:
+                sealed = bytes(transaction.get(key, db=self._tables[table]) or b"")
+                if not sealed or epochs.term_of(transaction, sealed) == self._term:
+                    continue
+                bound_to = self._names[table] + scope.to_bytes(4, "big") + key
+                value = epochs.open(transaction, table, sealed, bound_to)
+                self._write_row(transaction, Row(table, key, scope, value), epoch)
+                count += 1
+            transaction.put(_PROGRESS, progress, db=self._meta)
+        return count
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[tuple[lmdb.Transaction, int]]:
+        """Give a transaction and the epoch that its rows are sealed in; durable at the end.
+
+        Raises:
+            OSError: Nothing was written.
+        """
         try:
             with self._env.begin(write=True) as transaction:
                 epoch = self._epoch or _begin_epoch(transaction, self._meta, self._term, self._salt)
-                for row in rows:
-                    self._write_row(transaction, row, epoch)
+                yield transaction, epoch
             self._epoch = epoch
         except lmdb.MapFullError as error:
             raise OSError(28, "the tables have reached their size limit") from error
         except (lmdb.DiskError, lmdb.Error) as error:
             raise OSError(28 if "space" in str(error).lower() else 5, str(error)) from error
-        return self.sizes()
 
     def sizes(self) -> Sizes:
         """Return how large the environment is."""
@@ -232,9 +281,15 @@ class TableReader:
         except lmdb.Error as error:
             raise StorageError(f"{directory}: {error}") from None
         _check_cluster(self._transaction, self._meta, cluster)
-        self._keyring = keyring
         self._names = {table: _binding_of(cluster, table) for table in Table}
-        self._openers: dict[int, Opener] = {}
+
+        def table_key(term: int) -> Secret | None:
+            try:
+                return keyring.data_key(term, purpose="table")
+            except KeyringError:
+                return None
+
+        self._epochs = _Epochs(self._meta, table_key)
 
     def refresh(self) -> None:
         """See what has been written since."""
@@ -276,6 +331,29 @@ class TableReader:
         for key, sealed in cursor:
             yield bytes(key), self._open(table, bytes(key), scope, bytes(sealed))
 
+    def terms(self, table: Table, start: bytes, count_max: int) -> list[tuple[bytes, int]]:
+        """Return (key, term) of the first rows at or after a key; nothing is opened.
+
+        Raises:
+            DamagedRow: A row has no form known here.
+        """
+        transaction, found = self._transaction, []
+        cursor = transaction.cursor(db=self._tables[table])
+        if cursor.set_range(start) if start else cursor.first():
+            for key, sealed in cursor:
+                found.append((bytes(key), self._epochs.term_of(transaction, sealed)))
+                if len(found) == count_max:
+                    break
+        return found
+
+    def progress(self) -> bytes:
+        """Return what the last `TableWriter.reseal` left; nothing if there was none."""
+        return bytes(self._transaction.get(_PROGRESS, db=self._meta) or b"")
+
+    def forget_keys(self) -> None:
+        """Let go of what was derived from data keys; it is derived again where it is needed."""
+        self._epochs.forget()
+
     def count(self, table: Table) -> int:
         """Return how many rows a table has."""
         return int(self._transaction.stat(self._tables[table])["entries"])
@@ -290,28 +368,83 @@ class TableReader:
         self._env.close()
 
     def _open(self, table: Table, key: bytes, scope: int, sealed: bytes) -> bytes:
+        bound_to = self._names[table] + scope.to_bytes(4, "big") + key
+        return self._epochs.open(self._transaction, table, sealed, bound_to)
+
+
+@final
+class _Epochs:
+    """The keys of what was sealed, by the epoch that a row names."""
+
+    __slots__ = ("_data_key", "_meta", "_openers", "_terms")
+
+    def __init__(self, meta: lmdb._Database, data_key: Callable[[int], Secret | None]) -> None:
+        """Know no epoch yet.
+
+        Args:
+            meta: Where their salts are.
+            data_key: Gives the data key of a term, as far as it is known.
+        """
+        self._meta = meta
+        self._data_key = data_key
+        self._openers: dict[int, Opener] = {}
+        self._terms: dict[int, int] = {}
+
+    def open(
+        self, transaction: lmdb.Transaction, table: Table, sealed: bytes, bound_to: bytes
+    ) -> bytes:
+        """Return a row's value.
+
+        Raises:
+            DamagedRow: It does not open.
+        """
         if len(sealed) < _ROW.size or sealed[0] != _ROW_VERSION:
             raise DamagedRow(f"a row of {table.name} has no form known here")
         _, epoch, number = _ROW.unpack_from(sealed)
-        opener = self._openers.get(epoch) or self._opener_of(epoch)
-        bound_to = self._names[table] + scope.to_bytes(4, "big") + key
+        opener = self._openers.get(epoch) or self._opener_of(transaction, epoch)
         try:
             return opener.open(number, sealed[_ROW.size :], bound_to)
         except Tampered:
             raise DamagedRow(f"a row of {table.name} does not open") from None
 
-    def _opener_of(self, epoch: int) -> Opener:
-        stored = self._transaction.get(_epoch_key(epoch), db=self._meta)
-        if stored is None:
-            raise DamagedRow(f"sealing epoch {epoch} is not known")
-        term, salt = int.from_bytes(stored[:4], "big"), bytes(stored[4:])
-        try:
-            data_key = self._keyring.data_key(term, purpose="table")
-        except KeyringError as error:
-            raise DamagedRow(str(error)) from None
+    def term_of(self, transaction: lmdb.Transaction, sealed: bytes) -> int:
+        """Return the data key that a row is sealed under.
+
+        Raises:
+            DamagedRow: It has no form known here.
+        """
+        if len(sealed) < _ROW.size or sealed[0] != _ROW_VERSION:
+            raise DamagedRow("a row has no form known here")
+        epoch = int.from_bytes(sealed[1:5], "big")
+        term = self._terms.get(epoch)
+        if term is None:
+            term, _ = self._stored(transaction, epoch)
+            self._terms[epoch] = term
+        return term
+
+    def forget(self) -> None:
+        """Let go of the keys."""
+        self._openers.clear()
+
+    def _opener_of(self, transaction: lmdb.Transaction, epoch: int) -> Opener:
+        term, salt = self._stored(transaction, epoch)
+        data_key = self._data_key(term)
+        if data_key is None:
+            raise DamagedRow(f"data key term {term} is not in the keyring")
         opener = Opener(derive_key(data_key, purpose="table-epoch", salt=salt))
         self._openers[epoch] = opener
         return opener
+
+    def _stored(self, transaction: lmdb.Transaction, epoch: int) -> tuple[int, bytes]:
+        """Return an epoch's term and salt.
+
+        Raises:
+            DamagedRow: There is no such epoch.
+        """
+        stored = transaction.get(_epoch_key(epoch), db=self._meta)
+        if stored is None:
+            raise DamagedRow(f"sealing epoch {epoch} is not known")
+        return int.from_bytes(stored[:4], "big"), bytes(stored[4:])
 
 
 def _binding_of(cluster: ClusterId, table: Table) -> bytes:

@@ -28,13 +28,14 @@ from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
 from kvsecure.storage.spares import SpareMaker
-from kvsecure.storage.tables import TableWriter, unpack_rows
+from kvsecure.storage.tables import DamagedRow, TableWriter, unpack_rows
 
 __all__ = [
     "APPEND",
     "APPENDED",
     "FAILED",
     "HEAD",
+    "RESEAL",
     "WRITTEN",
     "Order",
     "Report",
@@ -51,6 +52,8 @@ WRITTEN: Final = struct.Struct(">QQI")
 FAILED: Final = struct.Struct(">I")
 # How many entries a frame holds.
 APPEND: Final = struct.Struct(">I")
+# How long the note of progress is; and how many rows were sealed anew.
+RESEAL: Final = struct.Struct(">I")
 
 
 class Order(IntEnum):
@@ -68,6 +71,12 @@ class Order(IntEnum):
     CLOSE = 6
     # Log: make the audit segment durable now.
     SYNC_AUDIT = 7
+    # Both: seal what comes under another data key. JSON: its term and key.
+    REKEY = 8
+    # Tables: the data keys that rows to be sealed anew are under. JSON: keys by term.
+    KEYS = 9
+    # Tables: seal rows anew. The length of the note of progress, that note, the rows.
+    RESEAL = 10
 
 
 class Report(IntEnum):
@@ -84,6 +93,10 @@ class Report(IntEnum):
     BROKEN = 5
     # Log: the audit segment is durable as far as it was written when that was asked for.
     AUDIT_SYNCED = 6
+    # Tables: how many rows were sealed anew.
+    RESEALED = 7
+    # Tables: rows could not be sealed anew, and none was: an errno and its text.
+    NOT_RESEALED = 8
 
 
 def order(kind: Order, *parts: bytes) -> bytes:
@@ -213,6 +226,9 @@ class _LogProcess:
             answer.send(Report.AUDIT_SYNCED)
         elif kind is Order.AUDIT:
             self._audit.change(Path(body.decode()))
+        elif kind is Order.REKEY:
+            term, key = _rekeying(body)
+            self._writer.use(key, term)
 
     def close(self) -> None:
         """Make everything durable."""
@@ -246,10 +262,20 @@ class _TableProcess:
             term=int(settings["term"]),
             size_bytes_max=int(settings["size_bytes_max"]),
         )
+        self._keys: dict[int, Secret] = {}
 
     def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
         """Carry out one order."""
-        if kind is Order.WRITE:
+        if kind is Order.REKEY:
+            term, key = _rekeying(body)
+            self._writer.use(key, term)
+        elif kind is Order.KEYS:
+            self._keys = {
+                int(term): Secret(base64.b64decode(key)) for term, key in json.loads(body).items()
+            }
+        elif kind is Order.RESEAL:
+            self._reseal(body, answer)
+        elif kind is Order.WRITE:
             started_ns = time.monotonic_ns()
             sizes = self._writer.write(unpack_rows(body))
             took_us = (time.monotonic_ns() - started_ns) // 1000
@@ -258,6 +284,23 @@ class _TableProcess:
     def close(self) -> None:
         """Close the environment."""
         self._writer.close()
+
+    def _reseal(self, body: bytes, answer: _Socket) -> None:
+        (length,) = RESEAL.unpack_from(body)
+        end = RESEAL.size + length
+        try:
+            rows = unpack_rows(body[end:])
+            count = self._writer.reseal(rows, self._keys, body[RESEAL.size : end])
+        except (OSError, DamagedRow) as error:
+            # A failure of a write is told otherwise: whoever waits for it must not take this one.
+            answer.fail(error, Report.NOT_RESEALED)
+            return
+        answer.send(Report.RESEALED, RESEAL.pack(count))
+
+
+def _rekeying(body: bytes) -> tuple[int, Secret]:
+    fields = json.loads(body)
+    return int(fields["term"]), Secret(base64.b64decode(fields["key"]))
 
 
 def _serve(answer: _Socket) -> int:

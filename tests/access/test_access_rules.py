@@ -12,6 +12,7 @@ from kvsecure.model.limits import TXN_DEPTH_MAX
 from kvsecure.proto import (
     auth_pb2,
     cluster_pb2,
+    crypto_pb2,
     health_pb2,
     kv_pb2,
     lease_pb2,
@@ -187,6 +188,10 @@ _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantDeleteRequest(name="acme"),
     tenant_pb2.AuditHeadRequest(),
     tenant_pb2.AuditTailRequest(count=1),
+    crypto_pb2.CryptoStatusRequest(count=True),
+    crypto_pb2.CryptoRotateRequest(kek=True),
+    crypto_pb2.CryptoReencryptRequest(rows_per_second=1),
+    crypto_pb2.CryptoRetireRequest(term=1),
 )
 _ACCOUNT_ROWS: Final = (
     *(_ok(TENANT_ROOT, request) for request in _ADMIN_ONLY),

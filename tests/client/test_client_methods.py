@@ -29,6 +29,7 @@ _CHANGES = {
     "v3lockpb.Lock": ["Lock", "Unlock"],
     "v3electionpb.Election": ["Campaign", "Proclaim", "Resign"],
     "kvsecurepb.Tenants": ["TenantAdd", "TenantDelete"],
+    "kvsecurepb.Crypto": ["Rotate", "Reencrypt", "Retire"],
 }
 
 

@@ -5,13 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
-from security.lab import keyring, place_of
+from security.lab import CLUSTER, keyring, place_of
 from security.trail import Trail
 
-from kvsecure.crypto.keyring import Keyring
+from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.crypto.sealing import Tampered
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import MemberId
+from kvsecure.model.secret import Secret
 from kvsecure.security.audit import (
     GENESIS,
     AuditTrail,
@@ -21,6 +22,7 @@ from kvsecure.security.audit import (
     linked_hash,
 )
 from kvsecure.storage.files import StorageError
+from kvsecure.storage.segments import terms_of
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +319,24 @@ def test_refusals_of_the_trail_name_the_trail() -> None:
 
     assert refused.code.name == "UNAVAILABLE"
     assert "audit unavailable" in refused.text
+
+
+def test_trail_goes_over_to_another_data_key_within_one_chain(tmp_path: Path) -> None:
+    """A new key begins a segment behind the turn that is going on; a retired one still opens."""
+    kek = KeyEncryptionKey(Secret(bytes(32)), "file")
+    keys = Keyring.create(kek, CLUSTER)
+    trail = Trail(tmp_path / "audit", keys, turns=3)
+    trail.add("of the turn that is going on")
+
+    keys.become(keys.rotated(kek, now_s=0))
+    trail.open.use(keys)
+    trail.open.end_turn()
+    trail.write(3)
+    head = trail.open.written_head
+    trail.close()
+    keys.become(keys.without(1))
+
+    assert sorted(terms_of(trail.place)) == [1, 2]
+    assert trail.check().head == head
+    assert [json.loads(record)["stage"] for record in trail.records()].count("segment") == 2
+    assert trail.open.written_head == head

@@ -75,3 +75,34 @@ def test_key_in_the_environment_is_warned_about() -> None:
     (warning,) = _configured("--kek-provider=env").warnings
 
     assert "--kek-provider env: root of this machine" in warning
+
+
+def test_key_before_is_named_with_what_it_needs() -> None:
+    """A keyring that is still wrapped by the key before is opened with that."""
+    assert _configured("--kek-file=/k").security.previous_kek is None
+    security = _configured(
+        "--kek-file=/k", "--kek-previous-provider=file", "--kek-previous-file=/old"
+    ).security
+
+    assert security.previous_kek == KekSettings(
+        prefix="kek-previous", file=Path("/old"), variable="KVSECURE_KEK_PREVIOUS"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--kek-previous-file=/old",), "--kek-previous-file needs --kek-previous-provider"),
+        (("--kek-previous-provider=file",), "--kek-previous-provider file needs"),
+        (("--kek-previous-provider=kms",), "--kek-previous-provider kms needs"),
+        (
+            ("--kek-previous-provider=env", "--kek-previous-file=/old"),
+            "--kek-previous-file is of no use",
+        ),
+    ],
+    ids=str,
+)
+def test_key_before_that_is_named_by_halves_is_refused(flags: tuple[str, ...], why: str) -> None:
+    """The rules are those of the key that there is now."""
+    with pytest.raises(ConfigError, match=why):
+        _configured("--kek-file=/k", *flags)

@@ -22,6 +22,7 @@ _SERVED = {
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "kvsecurepb.Audit",
+    "kvsecurepb.Crypto",
     "kvsecurepb.Tenants",
 }
 

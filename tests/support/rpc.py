@@ -15,6 +15,7 @@ from support.certificates import KeyPair
 from kvsecure.proto import (
     auth_pb2,
     cluster_pb2,
+    crypto_pb2,
     election_pb2,
     health_pb2,
     kv_pb2,
@@ -83,6 +84,7 @@ class Client:
         self.lock = Service(self, lock_pb2.DESCRIPTOR.services_by_name["Lock"])
         self.election = Service(self, election_pb2.DESCRIPTOR.services_by_name["Election"])
         self.tenants = Service(self, tenant_pb2.DESCRIPTOR.services_by_name["Tenants"])
+        self.crypto = Service(self, crypto_pb2.DESCRIPTOR.services_by_name["Crypto"])
         self.health = Service(self, health_pb2.DESCRIPTOR.services_by_name["Health"])
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ Follows: etcd's client-cert-auth and auth-token; differs: no authority, no clien
 from pathlib import Path
 from typing import Final
 
-from kvsecure.server.config.build_kek import build_kek
+from kvsecure.server.config.build_kek import build_kek, build_previous_kek
 from kvsecure.server.config.durations import SECOND_NS, format_duration, parse_duration
 from kvsecure.server.config.flag import Bounds
 from kvsecure.server.config.model import (
@@ -57,6 +57,7 @@ def build_security(
         warnings.append("--tls-min-version TLS1.2: clients may speak an older TLS than 1.3")
     return Security(
         kek=kek,
+        previous_kek=build_previous_kek(settings, warnings),
         cert_file=settings.path("cert-file"),
         key_file=settings.path("key-file"),
         trusted_ca_file=settings.path("trusted-ca-file"),

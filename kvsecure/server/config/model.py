@@ -204,6 +204,7 @@ class Security:
     """Keys, certificates, identities.
 
     Attributes:
+        previous_kek: Where the key came from that the keyring may still be wrapped with.
         cert_file: Present when a listener is https, as is key_file.
         trusted_ca_file: Present unless client certificates are off.
         client_crl_file: Only together with it.
@@ -212,6 +213,7 @@ class Security:
     """
 
     kek: KekSettings
+    previous_kek: KekSettings | None
     cert_file: Path | None
     key_file: Path | None
     trusted_ca_file: Path | None

@@ -83,7 +83,7 @@ OWN_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(Section.MEMBER, "version", Kind.SWITCH, "false", "Print the version and exit."),
 )
 
-# The command line client's variables share the prefix, and so does the one that may hold a key;
+# The command line client's variables share the prefix, and so do those that may hold a key;
 # the server has nothing to say about them here.
 CLIENT_VARIABLES: Final = frozenset(
     f"KVSECURE_{name}"
@@ -95,6 +95,7 @@ CLIENT_VARIABLES: Final = frozenset(
         "ENDPOINTS",
         "HOME",
         "KEK",
+        "KEK_PREVIOUS",
         "KEY",
         "PASSWORD_FILE",
         "TENANT",
