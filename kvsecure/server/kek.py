@@ -159,7 +159,8 @@ class _Passphrase:
     def _read(self, *, is_new: bool) -> Secret:
         path = self._path
         if path is None:
-            self._heard = _asked(is_new=is_new)
+            which = "key-encryption key" if self._prefix == "kek" else "key-encryption key before"
+            self._heard = _asked(which, is_new=is_new)
             return self._heard
         flag = f"--{self._prefix}-passphrase-file {path}"
         try:
@@ -182,10 +183,10 @@ def _line(content: Secret) -> Secret:
     return Secret(content.reveal().removesuffix(b"\n").removesuffix(b"\r"))
 
 
-def _asked(*, is_new: bool) -> Secret:
+def _asked(which: str, *, is_new: bool) -> Secret:
     try:
         with _TERMINAL.open("w", encoding="utf-8") as terminal:
-            answer = getpass("Passphrase of the key-encryption key: ", stream=terminal)
+            answer = getpass(f"Passphrase of the {which}: ", stream=terminal)
             if is_new and getpass("Once more: ", stream=terminal) != answer:
                 raise KeyringError("the two passphrases are not the same")
     except (OSError, EOFError):

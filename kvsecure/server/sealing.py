@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, final
 
 from kvsecure.core.engine import Engine
@@ -27,7 +27,7 @@ from kvsecure.security.audit import AuditTrail
 from kvsecure.security.gate import Gate
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.resealing import Resealing
-from kvsecure.storage.files import sync_directory
+from kvsecure.storage.files import StorageError, sync_directory
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, terms_of
 from kvsecure.storage.tables import DamagedRow, Table, TableReader
@@ -284,11 +284,11 @@ class Sealing:
 
 
 @contextlib.contextmanager
-def _told() -> Any:
+def _told() -> Iterator[None]:
     """Tell whoever asked why the keys could not be changed."""
     try:
         yield
-    except KeyringError as error:
+    except (KeyringError, StorageError) as error:
         raise Refused(Failure.KEYS_UNCHANGED, str(error)) from None
     except DamagedRow as damage:
         raise Refused(Failure.CORRUPT) from damage
