@@ -217,6 +217,6 @@ class Resealing:
                 why=str(fields["why"]),
             )
             self._after = bytes.fromhex(fields["after"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             _log.error("how far the tables are sealed anew cannot be read: begin again")
             self.progress, self._after = CryptoProgress(), b""
