@@ -8,6 +8,7 @@ Owns: finding a toolchain, the cache, and building programs whose dependencies a
 Never: installs a toolchain; `.ci/run` does. Writes into the tree.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -126,7 +127,10 @@ def build_java(project: str, program: str, *, with_protos: bool) -> list[str]:
         fetched = repository / f"fetched-{_digest([source / 'pom.xml'])}"
         options = ["-q", "-B", "-ntp", f"-Dmaven.repo.local={repository}"]
         options += ["-o"] if fetched.is_file() else []
-        run([maven, *options, "compile"], built, _BUILD_S_MAX)
+        # Maven's repository is for one build at a time, and tests run in several processes.
+        with (cache() / "maven-lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            run([maven, *options, "compile"], built, _BUILD_S_MAX)
         fetched.touch()
         stamp.write_text(digest)
     classes = f"{built / 'target' / 'classes'}{os.pathsep}{built / 'target' / 'lib' / '*'}"
