@@ -156,6 +156,11 @@ _DETAILED: Final = frozenset(
         Failure.UNKNOWN_ENCODING,
     }
 )
+# How Go's gRPC puts a detail behind the text; elsewhere it stands behind a colon.
+_FORMS: Final = {
+    Failure.MESSAGE_TOO_LARGE: "{} ({})",
+    Failure.UNKNOWN_ENCODING: '{} "{}"',
+}
 
 
 @final
@@ -176,7 +181,9 @@ class Refused(Exception):
     @property
     def text(self) -> str:
         """The text that goes into `grpc-message`."""
-        return f"{self.failure.text}: {self.detail}" if self.detail else self.failure.text
+        if not self.detail:
+            return self.failure.text
+        return _FORMS.get(self.failure, "{}: {}").format(self.failure.text, self.detail)
 
 
 @final

@@ -13,8 +13,13 @@ __all__ = [
     "AUDIT_TAIL_RECORDS_MAX",
     "AUTH_NAME_BYTES_MAX",
     "CONNECTIONS_MAX",
+    "CONNECTIONS_PER_LOCAL_SOURCE_MAX",
+    "CONNECTIONS_PER_SOURCE_MAX",
     "GATEWAY_HELD_BYTES_MAX",
     "GRPC_OVERHEAD_BYTES",
+    "HANDSHAKES_MAX",
+    "HANDSHAKES_PER_LOCAL_SOURCE_MAX",
+    "HANDSHAKES_PER_SOURCE_MAX",
     "HEADER_LIST_BYTES_MAX",
     "LEASE_EXPIRY_BATCH_MAX",
     "LEASE_TTL_S_MAX",
@@ -77,6 +82,16 @@ TOKEN_BYTES_MAX: Final = 4_096
 
 # --- connections and streams --------------------------------------------------------------------
 CONNECTIONS_MAX: Final = 10_000
+# A tenth: it takes many addresses to keep everybody else out, and no client needs as many.
+CONNECTIONS_PER_SOURCE_MAX: Final = 1_000
+# All clients of a machine, or of a proxy on it, look like one there; what they cannot have is kept
+# for everybody else.
+CONNECTIONS_PER_LOCAL_SOURCE_MAX: Final = 9_000
+# Those whose handshake is not over: after a restart everybody comes at once, and a handshake costs
+# a millisecond or two, so that so many are dealt with well within their deadline.
+HANDSHAKES_MAX: Final = 2_000
+HANDSHAKES_PER_SOURCE_MAX: Final = 500
+HANDSHAKES_PER_LOCAL_SOURCE_MAX: Final = 1_800
 # RFC 9113 section 6.5.2 advises at least 100; etcd leaves it open, which lets one peer hold all.
 STREAMS_PER_CONNECTION_MAX: Final = 4_096
 # gRPC's own default for metadata is 8 KiB soft and 16 KiB hard.
@@ -111,6 +126,11 @@ RECORD_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
 UNFLUSHED_BYTES_MAX: Final = 512 * 1024 * 1024
 
 invariant(LEASE_TTL_S_MIN < LEASE_TTL_S_MAX, "some lease must be possible")
+invariant(
+    CONNECTIONS_PER_LOCAL_SOURCE_MAX < CONNECTIONS_MAX
+    and HANDSHAKES_PER_LOCAL_SOURCE_MAX < HANDSHAKES_MAX,
+    "no source has all places",
+)
 invariant(
     REQUEST_BYTES_MAX_DEFAULT + GRPC_OVERHEAD_BYTES < WAL_SEGMENT_BYTES_MAX,
     "a request must fit into one WAL segment",

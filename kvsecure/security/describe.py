@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from kvsecure.access.decide import PARTS, RULES, Meaning
 from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.proto import kv_pb2
 from kvsecure.security.canonical import canonical, json_bytes, json_list
 
 __all__ = ["describe", "describe_fields", "describe_refused", "rpc_name"]
@@ -75,6 +76,35 @@ def _put_burst(burst: PutBurst) -> bytes:
 
 def _keys(keys: list[bytes]) -> bytes:
     return json_bytes("key", keys[0]) if len(keys) == 1 else json_list("keys", keys)
+
+
+def _txn(txn: kv_pb2.TxnRequest) -> bytes:
+    """Describe a transaction: most have many plain puts, which need no dictionaries."""
+    members = [b'"rpc":"Txn"']
+    if txn.compare:
+        compares = [canonical(describe_fields(compare)) for compare in txn.compare]
+        members.insert(0, b'"compare":[%b]' % b",".join(compares))
+    if txn.failure:
+        members.insert(-1, b'"failure":[%b]' % b",".join(map(_operation, txn.failure)))
+    if txn.success:
+        members.append(b'"success":[%b]' % b",".join(map(_operation, txn.success)))
+    return b"{%b}" % b",".join(members)
+
+
+def _operation(operation: kv_pb2.RequestOp) -> bytes:
+    if operation.WhichOneof("request") == "request_put":
+        put = operation.request_put
+        key, size_bytes = put.key, len(put.value)
+        if (
+            0 < len(key) <= _NAME_BYTES_MAX
+            and size_bytes
+            and not (put.lease or put.prev_kv or put.ignore_value or put.ignore_lease)
+        ):
+            return b'{"request_put":{%b,"rpc":"Put","value_bytes":%d},"rpc":"RequestOp"}' % (
+                json_bytes("key", key),
+                size_bytes,
+            )
+    return canonical(describe_fields(operation))
 
 
 @final
@@ -145,5 +175,5 @@ class _Scribe:
 
 
 _HOT: Final[Mapping[type, Callable[[Any], bytes]]] = MappingProxyType(
-    {GetBurst: _get_burst, PutBurst: _put_burst}
+    {GetBurst: _get_burst, PutBurst: _put_burst, kv_pb2.TxnRequest: _txn}
 )

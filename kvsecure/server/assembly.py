@@ -1,6 +1,6 @@
 """Assembly: everything that a member is made of, put together in one place.
 
-Owns: construction, in order, from configuration to open listeners; nothing else constructs.
+Owns: construction, in order, from configuration to what listeners need; nothing else constructs.
 Never: behaviour of its own beyond connecting parts.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
@@ -22,7 +22,6 @@ from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT
-from kvsecure.model.limits import GRPC_OVERHEAD_BYTES
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
 from kvsecure.security.audit import AuditTrail
@@ -33,26 +32,18 @@ from kvsecure.security.gate import Gate
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.tokens import TokenMint
 from kvsecure.server.autocompact import AutoCompactor
-from kvsecure.server.calls import CallCounts
-from kvsecure.server.config.model import ClientIdentity, Compat, MetricsDetail, ServerConfig
-from kvsecure.server.config.urls import Endpoint, Scheme
+from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
-from kvsecure.server.gateway import Gateway
-from kvsecure.server.http2 import Shared
-from kvsecure.server.identity import IdentityOf, fingerprint_of
-from kvsecure.server.listener import Accepting, Listener, ListenerStatistics
-from kvsecure.server.observatory import Observatory
+from kvsecure.server.front import FrontEnd, front_end
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
-from kvsecure.server.snapshot import snapshot_of
+from kvsecure.server.tasks import Tasks
 from kvsecure.server.turn import Turn
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace
 from kvsecure.storage.worker import Order
-from kvsecure.telemetry.histogram import METHOD_BUCKETS_S, Histogram
 from kvsecure.telemetry.log import log
-from kvsecure.wire.h2.pings import PingLimits
 
 __all__ = [
     "MemberParts",
@@ -60,8 +51,6 @@ __all__ = [
     "credentials_of",
     "default_tenant_is_secured",
     "default_tenant_is_untouched",
-    "open_listeners",
-    "watch_credentials",
 ]
 
 _TOKEN_PURPOSE: Final = "token-signing/1"  # noqa: S105 - the name of a purpose
@@ -84,21 +73,14 @@ class MemberParts:
         engine: Engine,
         gate: Gate,
         turn: Turn,
-        client: Accepting,
-        pages: Accepting,
-        metrics: Accepting,
+        front: FrontEnd,
         restored: Restored,
         sealing: Sealing,
     ) -> None:
         self.engine = engine
         self.gate = gate
         self.turn = turn
-        # Listeners for clients, those for plain HTTP where it has its own, and those that only
-        # serve the observatory's pages.
-        self.client = client
-        self.pages = pages
-        self.metrics = metrics
-        self.accepting = (client, pages, metrics)
+        self.front = front
         self.restored = restored
         self.sealing = sealing
 
@@ -108,7 +90,7 @@ def assemble(
     directory: DataDirectory,
     credentials: Credentials | None,
     *,
-    spawn: Callable[[Coroutine[Any, Any, None]], None],
+    tasks: Tasks,
     on_fatal: Callable[[str], None],
 ) -> MemberParts:
     """Put a member together; it runs within the event loop that is running.
@@ -117,7 +99,7 @@ def assemble(
         config: The configuration.
         directory: The data directory, open and locked.
         credentials: What the listeners show and whom they trust; None if none speaks TLS.
-        spawn: Runs a coroutine within the server's task group.
+        tasks: What the member does besides answering.
         on_fatal: Told once why the member cannot go on.
 
     Raises:
@@ -135,17 +117,15 @@ def assemble(
     engine = _engine(config, restored, gate, turn, on_fatal)
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
-    sealing = Sealing(directory, restored.reader, gate, spawn)
-    services = _services(config, directory, gate, feeds, turn, spawn, sealing)
-    client, pages, metrics = _listeners(config, directory, services, turn, credentials)
+    sealing = Sealing(directory, restored.reader, gate, tasks.spawn)
+    services = _services(config, directory, gate, feeds, turn, tasks.spawn, sealing)
+    front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, feeds, turn)
     return MemberParts(
         engine=engine,
         gate=gate,
         turn=turn,
-        client=client,
-        pages=pages,
-        metrics=metrics,
+        front=front,
         restored=restored,
         sealing=sealing,
     )
@@ -169,46 +149,6 @@ def credentials_of(config: ServerConfig) -> Credentials | None:
         minimum=MinimumVersion(security.tls_minimum.value),
     )
     return Credentials(tls, lambda: datetime.now(UTC))
-
-
-async def open_listeners(
-    config: ServerConfig, parts: MemberParts, credentials: Credentials | None
-) -> list[Listener]:
-    """Listen wherever the configuration says.
-
-    Raises:
-        OSError: An address cannot be had.
-    """
-    context = credentials.context if credentials is not None else None
-    listeners: list[Listener] = []
-
-    async def listen(accepting: Accepting, endpoints: tuple[Endpoint, ...]) -> None:
-        for endpoint in endpoints:
-            secured = context if endpoint.scheme is Scheme.HTTPS else None
-            listeners.append(await accepting.listen(endpoint.host, endpoint.port, secured))
-            _log.info(
-                "serving client traffic" if secured else "serving client traffic insecurely",
-                address=endpoint.url,
-            )
-
-    await listen(parts.client, config.listen.client)
-    await listen(parts.pages, config.listen.client_http)
-    await listen(parts.metrics, config.listen.metrics)
-    return listeners
-
-
-async def watch_credentials(
-    parts: MemberParts, credentials: Credentials, listeners: Sequence[Listener]
-) -> None:
-    """Take up new certificates, authorities and revocation lists; until cancelled."""
-
-    def on_change() -> None:
-        for listener in listeners:
-            listener.use(credentials.context)
-        for accepting in parts.accepting:
-            accepting.judge_again()
-
-    await credentials.watch(on_change=on_change, note=parts.gate.note_credentials)
 
 
 def _gate(config: ServerConfig, directory: DataDirectory, restored: Restored) -> Gate:
@@ -257,75 +197,6 @@ def _engine(
     engine.statistics.table_bytes = sizes.total
     engine.statistics.table_bytes_in_use = sizes.in_use
     return engine
-
-
-def _listeners(
-    config: ServerConfig,
-    directory: DataDirectory,
-    services: Services,
-    turn: Turn,
-    credentials: Credentials | None,
-) -> tuple[Accepting, Accepting, Accepting]:
-    """Return the listeners for clients, for plain HTTP, and those that only serve pages."""
-    gate, feeds = services.gate, services.feeds
-    timed = config.logging.metrics is MetricsDetail.EXTENSIVE
-    counts = {path: CallCounts(Histogram(METHOD_BUCKETS_S) if timed else None) for path in METHODS}
-    statistics = (ListenerStatistics(), ListenerStatistics())
-    observatory = Observatory(
-        gate.engine, lambda: snapshot_of(gate, feeds, counts, statistics, credentials)
-    )
-    read_identity = IdentityOf(
-        directory.identity.trust_domain,
-        by_common_name=config.security.client_identity is ClientIdentity.COMMON_NAME,
-    )
-
-    limits = config.limits
-    pings = PingLimits(
-        interval_ns_min=limits.keepalive_min_time_ns,
-        silence_ns_max=limits.keepalive_interval_ns,
-        answer_ns_max=limits.keepalive_timeout_ns,
-    )
-
-    gateway = Gateway(
-        services=services,
-        turn=turn,
-        counts=counts,
-        now_ns=time.monotonic_ns,
-        message_bytes_max=limits.request_bytes_max + GRPC_OVERHEAD_BYTES,
-    )
-    own_http = bool(config.listen.client_http)
-
-    def accepting(
-        number: int, *, serves_calls: bool, serves_pages: bool, serves_json: bool
-    ) -> Accepting:
-        return Accepting(
-            shared=Shared(
-                services=services,
-                turn=turn,
-                counts=counts,
-                observatory=observatory,
-                now_ns=time.monotonic_ns,
-                streams_max=config.limits.streams_per_connection_max,
-                request_bytes_max=config.limits.request_bytes_max,
-                serves_calls=serves_calls,
-                serves_pages=serves_pages,
-                pings=pings,
-                gateway=gateway if serves_json and config.listen.gateway else None,
-            ),
-            statistics=statistics[number],
-            read_identity=read_identity,
-            fingerprint=fingerprint_of,
-            on_handshake_failure=gate.note_handshake_failure,
-            on_cut=gate.note_cut,
-            spawn=services.spawn,
-            credentials=credentials,
-        )
-
-    return (
-        accepting(0, serves_calls=True, serves_pages=not own_http, serves_json=not own_http),
-        accepting(1, serves_calls=False, serves_pages=True, serves_json=own_http),
-        accepting(1, serves_calls=False, serves_pages=True, serves_json=False),
-    )
 
 
 def _services(

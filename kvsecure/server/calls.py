@@ -420,6 +420,9 @@ class StreamedCall:
                 self._begun = True
                 link.outgoing.send_headers(self._stream_id, self._packing.headers)
             link.outgoing.send_data(self._stream_id, b"".join(outbox))
+            # For each message a client may say that it has read it, however few frames they fill:
+            # C gRPC does.
+            link.outgoing.answers += len(outbox) // 2 - 1
             link.turn.mark(link)
             if self._waits_for_turn:
                 self._waits_for_turn = False

@@ -32,7 +32,8 @@ _REQUESTS_PER_READ_MAX: Final = 16
 _AHEAD_BYTES_MAX: Final = 64 * 1024
 _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
-_METHOD_NOT_ALLOWED: Final = Page(405, _TEXT, b"Method Not Allowed\n")
+_METHOD_NOT_ALLOWED: Final = Page(405, _TEXT, b"Method Not Allowed\n", "GET, HEAD")
+_POST_ONLY: Final = _METHOD_NOT_ALLOWED._replace(allow="POST")
 _BAD_REQUEST: Final = Page(400, _TEXT, b"Bad Request\n")
 _NO_SUCH_CALL: Final = Page(404, _TEXT, b"Not Found\n")
 _FOREIGN_CONTENT: Final = Page(415, _TEXT, b"Unsupported Media Type\n")
@@ -292,7 +293,7 @@ class Http1Session:
                 self._begin_call(gateway, endpoint, request)
                 return
             if endpoint is not None or request.method not in (b"GET", b"HEAD"):
-                self._refuse(request, _METHOD_NOT_ALLOWED if endpoint else _NO_SUCH_CALL)
+                self._refuse(request, _POST_ONLY if endpoint else _NO_SUCH_CALL)
                 return
         if request.method not in (b"GET", b"HEAD"):
             self.is_over = True
@@ -309,16 +310,18 @@ class Http1Session:
 
     def _answer(self, page: Page, *, with_body: bool) -> None:
         self._idle_s = 0
-        parts = [self._head(page.status, page.content_type, len(page.body))]
+        parts = [self._head(page.status, page.content_type, len(page.body), page.allow)]
         if with_body:
             parts.append(self._connection.send(h11.Data(data=page.body)))
         parts.append(self._connection.send(h11.EndOfMessage()))
         self._line.write(b"".join(part or b"" for part in parts))
 
-    def _head(self, status: int, content_type: str, length: int | None) -> bytes:
+    def _head(self, status: int, content_type: str, length: int | None, allow: str = "") -> bytes:
         headers = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff")]
         if length is not None:
             headers.append(("Content-Length", str(length)))
+        if allow:
+            headers.append(("Allow", allow))
         if content_type == _JSON:
             headers.append(("Cache-Control", "no-store"))
         if self.is_over or self._stopping:

@@ -48,8 +48,12 @@ _PREFIX_BYTES: Final = 5
 _prefix_of: Final = struct.Struct(">BI").unpack_from
 # Messages that are dealt with for one connection before the others have their turn.
 _TURN_WORK_MAX: Final = 1_000
+# Bytes of answers that are made for one connection before the others have their turn.
+_TURN_ANSWER_BYTES_MAX: Final = 512 * 1024
 # A page takes as long as so many messages.
 _PAGE_WORK: Final = 50
+# What says that it is what its type says.
+_PAGE_FIELDS: Final = ((b"x-content-type-options", b"nosniff"),)
 # How a request that is not gRPC's is told from one of gRPC that is wrong.
 _NOT_GRPC: Final = 415
 # What is repeated of a path that is not known.
@@ -247,6 +251,7 @@ class Http2Session:
         return (
             self._holding
             or self.work >= _TURN_WORK_MAX
+            or self.owed_bytes >= _TURN_ANSWER_BYTES_MAX
             or self.owed_bytes + self.outgoing.crowd_bytes > self._shared.unsent_bytes_max
             or not self._writable
         )
@@ -266,7 +271,12 @@ class Http2Session:
         """Deal with what has waited, as far as it goes."""
         if self._holding:
             backlog = self._backlog
-            while backlog and self.work < _TURN_WORK_MAX and not self.is_clogged:
+            while (
+                backlog
+                and self.work < _TURN_WORK_MAX
+                and self.owed_bytes < _TURN_ANSWER_BYTES_MAX
+                and not self.is_clogged
+            ):
                 stream_id, head, content, ended = backlog.take()
                 if head is not None:
                     self._request(stream_id, head, content, ended=ended)
@@ -275,7 +285,10 @@ class Http2Session:
             if not backlog:
                 self._holding = False
                 self._connection.release()
-            if self.outgoing.out or (backlog and self.work >= _TURN_WORK_MAX):
+            if self.outgoing.out or (
+                backlog
+                and (self.work >= _TURN_WORK_MAX or self.owed_bytes >= _TURN_ANSWER_BYTES_MAX)
+            ):
                 # The end of the turn writes, and begins to count anew.
                 self.turn.mark(self)
         while self._waking and not self.is_clogged:
@@ -385,8 +398,8 @@ class Http2Session:
             return 1
         route: _Route = events[at][2].route
         assert route.burst is not None  # noqa: S101 - it was gathered by it
-        services, bytes_max = self._shared.services, self._shared.unsent_bytes_max
-        taken = route.burst.serve(services, self, gathered, bytes_max)
+        bytes_max = min(self._shared.unsent_bytes_max, _TURN_ANSWER_BYTES_MAX)
+        taken = route.burst.serve(self._shared.services, self, gathered, bytes_max)
         gathered.counts.started += taken
         self.work += taken
         count = len(gathered.streams)
@@ -408,10 +421,10 @@ class Http2Session:
         gathered = Gathered(token, [], [], [], [], route.counts)
         _, streams, items, contents, timeouts_ns, _ = gathered
         count_max = max(1, min(BURST_MAX, _TURN_WORK_MAX - self.work))
-        for kind, *request in islice(events, at, at + count_max):
-            if kind != REQUEST:
+        for event in islice(events, at, at + count_max):
+            if event[0] != REQUEST:
                 break
-            stream_id, head, data, ended = request
+            _, stream_id, head, data, ended = event
             if head is not first:
                 other: _Route = head.route or self._route(head)
                 if other.burst is not burst or other.call is None or other.call.token != token:
@@ -436,7 +449,7 @@ class Http2Session:
         """Answer a request that is not gRPC: health, version, metrics."""
         self.work += _PAGE_WORK
         page = self._shared.page(head.path.decode("latin-1"))
-        headers = encode_http(page.status, page.content_type, len(page.body))
+        headers = encode_http(page.status, page.content_type, len(page.body), _PAGE_FIELDS)
         self.outgoing.send_headers(stream_id, headers)
         if head.method == b"GET":
             self.outgoing.send_data(stream_id, page.body)
@@ -525,7 +538,7 @@ class Http2Session:
             plain = head.method in (b"GET", b"HEAD")
             return _leads_nowhere(b"" if plain else encode_http(status))
         if head.method != b"POST":
-            return _leads_nowhere(encode_http(405))
+            return _leads_nowhere(encode_http(405, fields=((b"allow", b"POST"),)))
         if any(name == b"content-encoding" and value != b"identity" for name, value in head.fields):
             return _leads_nowhere(encode_http(415))
         return _Route(None, None, CallCounts(), b"", endpoint)

@@ -30,8 +30,6 @@ from kvsecure.server.assembly import (
     credentials_of,
     default_tenant_is_secured,
     default_tenant_is_untouched,
-    open_listeners,
-    watch_credentials,
 )
 from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
 from kvsecure.server.config.model import ClusterState, Compat
@@ -39,6 +37,9 @@ from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.founding import founding_commands
 from kvsecure.server.kek import kek_source
+from kvsecure.server.listener import Listener
+from kvsecure.server.listening import open_listeners, watch_credentials
+from kvsecure.server.tasks import Tasks
 from kvsecure.storage.files import StorageError
 from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
 
@@ -99,8 +100,7 @@ class _Life:
         self._directory = directory
         self._credentials = credentials
         self._stop: asyncio.Future[int | str]
-        self._tasks: asyncio.TaskGroup
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks: Tasks
 
     async def live(self) -> int | str:
         """Start, serve, stop; return the signal that ended it, or why it could not go on."""
@@ -110,8 +110,8 @@ class _Life:
             loop.add_signal_handler(number, self._end, int(number))
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.set_exception_handler(self._on_exception)
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+        async with asyncio.TaskGroup() as group:
+            self._tasks = Tasks(group, self._end)
             try:
                 return await self._run()
             except (StorageError, OSError, Broken) as error:
@@ -124,14 +124,13 @@ class _Life:
             self._config,
             self._directory,
             self._credentials,
-            spawn=self._spawn,
+            tasks=self._tasks,
             on_fatal=self._end,
         )
         try:
             return await self._serve(parts)
         finally:
-            for task in self._running:
-                task.cancel()
+            self._tasks.cancel()
             self._close(parts)
 
     async def _serve(self, parts: MemberParts) -> int | str:
@@ -144,30 +143,40 @@ class _Life:
         # What is there now stays: it need not be walked again and again.
         gc.collect()
         gc.freeze()
-        listeners = await open_listeners(self._config, parts, self._credentials)
-        if self._credentials is not None:
-            self._spawn(watch_credentials(parts, self._credentials, listeners))
+        async with open_listeners(self._config, parts, self._credentials) as listeners:
+            ended_by = await self._listen(parts, listeners)
+        await self._say_goodbye(parts)
+        return ended_by
+
+    async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str:
+        """Serve until something ends it; return what."""
+        credentials = self._credentials
+        if credentials is not None:
+            # Without it a certificate that is revoked would be good for ever.
+            self._tasks.spawn_vital(
+                "the watch over certificates", watch_credentials(parts, credentials, listeners)
+            )
         self._tick(parts)
         self._second(parts)
-        self._spawn(parts.sealing.resume())
+        self._tasks.spawn(parts.sealing.resume())
         _log.info(
             "ready to serve client requests",
             name=self._config.member.name,
             cluster_id=f"{self._directory.identity.cluster:x}",
             member_id=f"{self._directory.identity.member:x}",
         )
-        ended_by = await self._stop
-        for listener in listeners:
-            listener.close()
+        return await self._stop
+
+    async def _say_goodbye(self, parts: MemberParts) -> None:
+        """Send everybody elsewhere, and wait a little while until they have gone."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S_MAX):
-                for accepting in parts.accepting:
+                for accepting in parts.front:
                     accepting.go_away()
-                for accepting in parts.accepting:
+                for accepting in parts.front:
                     empty = asyncio.Event()
                     accepting.when_empty(empty.set)
                     await empty.wait()
-        return ended_by
 
     async def _found(self, parts: MemberParts) -> None:
         """Make the first accounts, and wait until they are in the state.
@@ -198,7 +207,7 @@ class _Life:
         waiting.cancel()
 
     def _close(self, parts: MemberParts) -> None:
-        for accepting in parts.accepting:
+        for accepting in parts.front:
             for connection in list(accepting.connections):
                 connection.abort()
         parts.gate.note("stop")
@@ -206,20 +215,6 @@ class _Life:
         parts.gate.authenticator.close()
         parts.engine.stop()
         parts.gate.audit.close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks.create_task(self._guard(work))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let a mistake of ours cost one request or connection, and no more."""
-        try:
-            await work
-        except Broken as error:
-            self._end(f"an invariant does not hold: {error}")
-        except Exception:  # noqa: BLE001 - the outermost frame of a task; it is logged
-            _log.exception("a task failed")
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Stop for a broken invariant; anything else has cost one connection and is logged."""
@@ -238,16 +233,16 @@ class _Life:
             self._stop.set_result(by)
 
     def _tick(self, parts: MemberParts) -> None:
-        loop = asyncio.get_running_loop()
-        now_ns = parts.client.shared.now_ns()
-        for accepting in parts.accepting:
+        # First of all: whatever goes wrong, the next one comes.
+        asyncio.get_running_loop().call_later(_TICK_S, self._tick, parts)
+        now_ns = parts.front.client.shared.now_ns()
+        for accepting in parts.front:
             accepting.tick(now_ns)
-        loop.call_later(_TICK_S, self._tick, parts)
 
     def _second(self, parts: MemberParts) -> None:
-        for accepting in parts.accepting:
-            accepting.second()
         asyncio.get_running_loop().call_later(1.0, self._second, parts)
+        for accepting in parts.front:
+            accepting.second()
 
 
 def _open_directory(config: ServerConfig) -> DataDirectory:

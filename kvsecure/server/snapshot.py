@@ -5,6 +5,7 @@ Never: counts anything.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from kvsecure.api.methods import METHODS
 from kvsecure.model.ids import DEFAULT_TENANT
@@ -13,7 +14,9 @@ from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.server.calls import CallCounts
 from kvsecure.server.credentials import Credentials
-from kvsecure.server.listener import ListenerStatistics
+from kvsecure.server.health import HealthCounts
+from kvsecure.server.peer_connection import ListenerStatistics
+from kvsecure.server.places import Refusals
 from kvsecure.telemetry.log import statistics as log_statistics
 from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, Snapshot
 
@@ -29,6 +32,8 @@ def snapshot_of(
     feeds: Feeds,
     counts: Mapping[str, CallCounts],
     listeners: Iterable[ListenerStatistics],
+    refusals: Refusals,
+    health: HealthCounts,
     credentials: Credentials | None,
 ) -> Snapshot:
     """Return the numbers of this moment."""
@@ -40,7 +45,7 @@ def snapshot_of(
     def done(path: str) -> int:
         return counts[path].done
 
-    return Snapshot(
+    snapshot = Snapshot(
         etcd_version=ETCD_VERSION,
         cluster_version=ETCD_CLUSTER_VERSION_SHORT,
         member_id=f"{gate.facts.member:x}",
@@ -77,11 +82,6 @@ def snapshot_of(
         audit_failures=gate.audit.failures,
         auth_failures=dict(gate.auth_failures),
         tls_handshake_failures=sum(each.handshake_failures for each in listeners),
-        tls_reloads=credentials.counts.reloads if credentials else 0,
-        tls_reload_failures=credentials.counts.failures if credentials else 0,
-        tls_connections_cut=dict(credentials.counts.cut) if credentials else {},
-        tls_certificate_expires_s=credentials.expires_s if credentials else None,
-        tls_next_list_s=credentials.next_list_s if credentials else None,
         log_lines_lost=log_statistics().lost,
         client_sent_bytes=sum(each.sent_bytes for each in listeners),
         client_received_bytes=sum(each.received_bytes for each in listeners),
@@ -92,6 +92,32 @@ def snapshot_of(
             for path, each in counts.items()
             if each.times is not None
         },
+    )
+    snapshot = _with_front(snapshot, refusals, health)
+    return snapshot if credentials is None else _with_credentials(snapshot, credentials)
+
+
+def _with_front(snapshot: Snapshot, refusals: Refusals, health: HealthCounts) -> Snapshot:
+    """Return the numbers with those of health and of connections."""
+    return replace(
+        snapshot,
+        health_successes=health.successes,
+        health_failures=health.failures,
+        health_checks=dict(health.outcomes),
+        health_passing=dict(health.passing),
+        connections_refused={each.value: count for each, count in refusals.counts.items()},
+    )
+
+
+def _with_credentials(snapshot: Snapshot, credentials: Credentials) -> Snapshot:
+    """Return the numbers with those of TLS."""
+    return replace(
+        snapshot,
+        tls_reloads=credentials.counts.reloads,
+        tls_reload_failures=credentials.counts.failures,
+        tls_connections_cut=dict(credentials.counts.cut),
+        tls_certificate_expires_s=credentials.expires_s,
+        tls_next_list_s=credentials.next_list_s,
     )
 
 

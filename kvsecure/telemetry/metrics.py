@@ -64,6 +64,7 @@ class MemberCollector(Collector):
         yield from _store(snapshot)
         yield from _disk(snapshot)
         yield from _watches_and_leases(snapshot)
+        yield from _health(snapshot)
         yield from _security(snapshot)
         yield from _grpc(snapshot)
 
@@ -73,7 +74,7 @@ def render(snapshot: Snapshot) -> bytes:
     registry = CollectorRegistry()
     registry.register(MemberCollector(lambda: snapshot))
     ProcessCollector(registry=registry)
-    return generate_latest(registry)
+    return generate_latest(registry) + b"".join(_nameless_totals(snapshot))
 
 
 def _server(s: Snapshot) -> Iterator[Metric]:
@@ -150,6 +151,30 @@ def _watches_and_leases(s: Snapshot) -> Iterator[Metric]:
     yield _counter("etcd_debugging_server_lease_expired_total", "Expired leases.", s.leases_expired)
 
 
+def _health(s: Snapshot) -> Iterator[Metric]:
+    passing = GaugeMetricFamily(
+        "etcd_server_healthcheck", "How each check of health ended last.", labels=("type", "name")
+    )
+    for (page, check), passed in s.health_passing.items():
+        passing.add_metric((page, check), passed)
+    yield passing
+    ended = CounterMetricFamily(
+        "etcd_server_healthchecks", "Checks of health.", labels=("type", "name", "status")
+    )
+    for outcome, count in s.health_checks.items():
+        ended.add_metric(outcome, count)
+    yield ended
+
+
+def _nameless_totals(s: Snapshot) -> Iterator[bytes]:
+    """Yield etcd's counters whose names do not say so; the library would give them a new name."""
+    for name, text, count in (
+        ("etcd_server_health_success", "Times that /health was well.", s.health_successes),
+        ("etcd_server_health_failures", "Times that /health was not well.", s.health_failures),
+    ):
+        yield f"# HELP {name} {text}\n# TYPE {name} counter\n{name} {count}.0\n".encode()
+
+
 def _security(s: Snapshot) -> Iterator[Metric]:
     yield _gauge("etcd_debugging_auth_revision", "Revision of the accounts.", s.auth_revision)
     yield _counter("kvsecure_audit_records_total", "Audit records written.", s.audit_records)
@@ -164,6 +189,14 @@ def _security(s: Snapshot) -> Iterator[Metric]:
     for reason, count in s.auth_failures.items():
         failures.add_metric((reason,), count)
     yield failures
+    refused = CounterMetricFamily(
+        "kvsecure_connections_refused",
+        "Connections that were not taken because there were too many.",
+        labels=("bound",),
+    )
+    for bound, count in s.connections_refused.items():
+        refused.add_metric((bound,), count)
+    yield refused
     yield _counter(
         "kvsecure_tls_handshake_failures_total",
         "TLS handshakes that failed.",

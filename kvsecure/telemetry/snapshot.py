@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram, HistogramView
 
-__all__ = ["GrpcMethod", "GrpcOutcome", "Snapshot"]
+__all__ = ["GrpcMethod", "GrpcOutcome", "HealthOutcome", "Snapshot"]
 
 _NO_DISK_TIMES = Histogram(DISK_BUCKETS_S).view()
 
@@ -35,6 +35,20 @@ class GrpcOutcome(NamedTuple):
     code: int
 
 
+class HealthOutcome(NamedTuple):
+    """One way in which a check of health ends.
+
+    Attributes:
+        page: livez or readyz.
+        check: Its name; never one that a stranger made up.
+        status: success or error.
+    """
+
+    page: str
+    check: str
+    status: str
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -50,7 +64,10 @@ class Snapshot:
         db_in_use_bytes: What of it is not free space.
         wal_bytes: Bytes written to the log.
         pending_events: Events waiting in the queues of watchers.
+        health_checks: How checks ended, over all time.
+        health_passing: How each check ended last, by page and name.
         auth_failures: By reason, from a closed set.
+        connections_refused: By the bound that they were beyond, from a closed set.
         tls_connections_cut: By reason, from a closed set.
         tls_certificate_expires_s: When the server's own certificate ends, in seconds since 1970;
             None without TLS.
@@ -100,10 +117,16 @@ class Snapshot:
     leases_renewed: int
     leases_expired: int
 
+    health_successes: int = 0
+    health_failures: int = 0
+    health_checks: Mapping[HealthOutcome, int] = field(default_factory=dict)
+    health_passing: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+
     auth_revision: int
     audit_records: int
     audit_failures: int
     auth_failures: Mapping[str, int] = field(default_factory=dict)
+    connections_refused: Mapping[str, int] = field(default_factory=dict)
     tls_handshake_failures: int
     tls_reloads: int = 0
     tls_reload_failures: int = 0

@@ -86,7 +86,11 @@ def read_call(head: Head) -> Call:
     """
     metadata: dict[bytes, bytes] = {}
     for name, value in head.fields:
-        metadata[name] = metadata[name] + b"," + value if name in metadata else value
+        if name not in metadata:
+            metadata[name] = value
+        elif name != b"token" or metadata[name] != value:
+            # A token is one however often it comes: python's etcd3 sends it twice with every call.
+            metadata[name] += b"," + value
     if not _is_grpc(metadata.get(b"content-type", b"")):
         raise NotGrpc(415)
     if head.method != b"POST":
@@ -100,7 +104,7 @@ def read_call(head: Head) -> Call:
     if not token:
         token = metadata.get(b"authorization", b"").removeprefix(b"Bearer ")
     return Call(
-        path=head.path.decode("latin-1"),
+        path=head.path.decode(errors="replace"),
         timeout_ns=timeout_ns,
         encoding=metadata.get(b"grpc-encoding", b"identity"),
         token=token,

@@ -175,10 +175,20 @@ async def running(path: Path, *, leads: bool = True) -> AsyncIterator[EngineLab]
         with contextlib.suppress(asyncio.CancelledError):
             await starting
         lab.engine.stop()
-        # The transports close in the next turns of the loop.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await _links_closed(restored)
         put_away(directory, restored)
+
+
+async def _links_closed(restored: Restored) -> None:
+    """Wait until the disk processes have taken what they were still told, and the links are gone.
+
+    Raises:
+        TimeoutError: They have not.
+    """
+    async with asyncio.timeout(_DEADLINE_S):
+        links = (restored.log, restored.tables)
+        while any(link._transport for link in links):  # noqa: ASYNC110 - it tells its link alone
+            await asyncio.sleep(0.001)
 
 
 def put_away(directory: DataDirectory, restored: Restored) -> None:

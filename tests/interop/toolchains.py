@@ -3,21 +3,40 @@
     KVSECURE_REQUIRE_INTEROP=1   a toolchain that is missing fails its tests, and skips none
     KVSECURE_INTEROP_CACHE       where programs are built (default: ~/.cache/kvsecure-interop)
 
-Owns: finding a toolchain, the cache, and building programs whose dependencies are pinned.
+Owns: finding a toolchain, the cache, and building programs whose dependencies are pinned. Maven's
+    downloads are in the cache too; once they are there it asks for no others.
 Never: installs a toolchain; `.ci/run` does. Writes into the tree.
 """
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Never
 
 import pytest
 
-__all__ = ["HERE", "build_go", "cache", "install_node", "need", "run"]
+import kvsecure
+
+__all__ = [
+    "HERE",
+    "PROTOS",
+    "build_go",
+    "build_java",
+    "cache",
+    "install_node",
+    "install_python",
+    "need",
+    "run",
+]
 
 HERE: Final = Path(__file__).resolve().parent
+# What kvsecure's own .proto files are named from.
+PROTOS: Final = Path(kvsecure.__file__).resolve().parent.parent
 _REQUIRED: Final = os.environ.get("KVSECURE_REQUIRE_INTEROP", "") not in ("", "0")
 # From cold, modules have to be fetched first.
 _BUILD_S_MAX: Final = 240
@@ -54,7 +73,7 @@ def build_go(module: str, package: str) -> Path:
         package: Import path of the program, "." for the module's own.
     """
     go = need("go")
-    program = cache() / f"{module}-program"
+    program = cache() / f"{_flat(module)}-program"
     run([go, "build", "-mod=readonly", "-o", str(program), package], HERE / module, _BUILD_S_MAX)
     return program
 
@@ -67,7 +86,7 @@ def install_node(package: str, program: str) -> list[str]:
         program: Its file to run.
     """
     node, npm = need("node"), need("npm")
-    source, installed = HERE / package, cache() / package
+    source, installed = HERE / package, cache() / _flat(package)
     lock = (source / "package-lock.json").read_bytes()
     # Written last, so that it says what has been installed.
     stamp = installed / "installed-lock.json"
@@ -80,6 +99,74 @@ def install_node(package: str, program: str) -> list[str]:
         stamp.write_bytes(lock)
     shutil.copyfile(source / program, installed / program)
     return [node, str(installed / program)]
+
+
+def build_java(project: str, program: str, *, with_protos: bool) -> list[str]:
+    """Build a Maven project beside this file with what its pom.xml pins; return the command line.
+
+    Args:
+        project: Directory of the project.
+        program: Its class to run.
+        with_protos: Whether it needs kvsecure's .proto files, in `protos`.
+    """
+    java, maven = need("java"), need("mvn")
+    source, built = HERE / project, cache() / _flat(project)
+    protos = sorted((PROTOS / "kvsecure" / "proto").glob("*.proto")) if with_protos else []
+    digest = _digest([*sorted(path for path in source.rglob("*") if path.is_file()), *protos])
+    # Written last, so that it says what has been built.
+    stamp = built / "built-from"
+    if not stamp.is_file() or stamp.read_text() != digest:
+        shutil.rmtree(built, ignore_errors=True)
+        shutil.copytree(source, built)
+        if protos:
+            copies = built / "protos" / "kvsecure" / "proto"
+            copies.mkdir(parents=True)
+            for path in protos:
+                shutil.copyfile(path, copies / path.name)
+        repository = cache() / "maven"
+        fetched = repository / f"fetched-{_digest([source / 'pom.xml'])}"
+        options = ["-q", "-B", "-ntp", f"-Dmaven.repo.local={repository}"]
+        options += ["-o"] if fetched.is_file() else []
+        # Maven's repository is for one build at a time, and tests run in several processes.
+        with (cache() / "maven-lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            run([maven, *options, "compile"], built, _BUILD_S_MAX)
+        fetched.touch()
+        stamp.write_text(digest)
+    classes = f"{built / 'target' / 'classes'}{os.pathsep}{built / 'target' / 'lib' / '*'}"
+    # It runs for seconds: what compiles least is done first.
+    return [java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classes, program]
+
+
+def install_python(package: str) -> list[str]:
+    """Install what a requirements.txt beside this file pins; return its interpreter's command line.
+
+    Args:
+        package: Directory of the requirements, and of the programs that need them.
+    """
+    wanted = (HERE / package / "requirements.txt").read_text()
+    installed = cache() / _flat(package)
+    stamp = installed / "installed-requirements.txt"
+    python = installed / "bin" / "python"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        run([sys.executable, "-m", "venv", "--clear", str(installed)], HERE, _BUILD_S_MAX)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "-r"]
+        run([*install, "requirements.txt"], HERE / package, _BUILD_S_MAX)
+        stamp.write_text(wanted)
+    # Without what the environment says of other packages, and without a trace in the tree.
+    return [str(python), "-E", "-B"]
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """Return what changes when one of some files does."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(b"%s\0%d\0" % (path.name.encode(), path.stat().st_size) + path.read_bytes())
+    return digest.hexdigest()
 
 
 def run(command: list[str], directory: Path, deadline_s: float) -> str:

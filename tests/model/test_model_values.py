@@ -98,7 +98,9 @@ def test_refusal_has_the_catalogues_text(failure: Failure) -> None:
     except Broken:
         assert failure.text.startswith(("etcdserver:", "kvsecure:", "unknown", "context"))
     else:
-        assert detailed.text == f"{failure.text}: detail"
+        # In grpc-go's words: `... larger than max (5 vs. 4)`, `... for grpc-encoding "x"`.
+        form = {Failure.MESSAGE_TOO_LARGE: " (detail)", Failure.UNKNOWN_ENCODING: ' "detail"'}
+        assert detailed.text == failure.text + form.get(failure, ": detail")
 
 
 def test_invariant_stops_when_it_does_not_hold() -> None:

@@ -108,8 +108,15 @@ _BCRYPT = bcrypt.hashpw(b"a password that etcd has hashed", bcrypt.gensalt(4)).d
 _ARGON2 = hash_password(Secret(b"a password that kvsecure has hashed"))
 
 
+def _numbered(_: str) -> str:
+    """Name a case by its number: the verifiers have other salts in each process."""
+    return "verifier"
+
+
 @pytest.mark.parametrize(
-    "verifier", [_BCRYPT, _BCRYPT.replace("$2b$", "$2a$"), _BCRYPT.replace("$2b$", "$2y$"), _ARGON2]
+    "verifier",
+    [_BCRYPT, _BCRYPT.replace("$2b$", "$2a$"), _BCRYPT.replace("$2b$", "$2y$"), _ARGON2],
+    ids=_numbered,
 )
 def test_verifiers_of_known_kinds_may_be_brought(verifier: str) -> None:
     """A hash of etcd's, whatever it calls bcrypt, and one of our own can be stored as they are."""
@@ -123,6 +130,7 @@ def test_verifiers_of_known_kinds_may_be_brought(verifier: str) -> None:
         *(_BCRYPT + "x", _BCRYPT + "\n", _BCRYPT.replace("$04$", "$4$"), _ARGON2[:-30]),
         *(_ARGON2 + "\n", _ARGON2.replace("m=19456", "m=-1"), _ARGON2.replace("m=", "k=")),
     ],
+    ids=_numbered,
 )
 def test_a_verifier_of_no_use_is_refused(verifier: str) -> None:
     """What no log-in could ever be checked against is not stored."""
@@ -137,6 +145,7 @@ def test_a_verifier_of_no_use_is_refused(verifier: str) -> None:
         *(_ARGON2.replace("m=19456", "m=4194304"), _ARGON2.replace("m=19456", "m=" + "9" * 30)),
         *(_ARGON2.replace("t=2", "t=1000"), _ARGON2.replace("p=1", "p=255")),
     ],
+    ids=_numbered,
 )
 def test_a_verifier_is_not_endless_work(verifier: str) -> None:
     """Nobody, not a tenant's root, brings a hash whose checking keeps others from logging in."""

@@ -115,17 +115,16 @@ def test_listen_plaintext_beyond_loopback_is_loud_when_insisted_on() -> None:
             ("--listen-client-urls=", "--advertise-client-urls=http://127.0.0.1:1"),
             "--listen-client-urls must name at least one URL",
         ),
-        (listening("unix://a.sock"), "unix sockets are not in this release: unix://a.sock"),
         (
-            ("--advertise-client-urls=unix://a.sock",),
-            "--advertise-client-urls: unix sockets are not in this release",
+            listening("unixs://a.sock"),
+            (
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+                "unixs://a.sock with HTTPS scheme"
+            ),
         ),
         (
-            (*TLS, *listening("http://127.0.0.1:1", "https://127.0.0.1:1")),
-            (
-                "http and https on one port are not in this release: http://127.0.0.1:1, "
-                "https://127.0.0.1:1"
-            ),
+            (*listening("unix:///run/kv"), "--listen-metrics-urls=unix:///run/x/../kv"),
+            "two listeners cannot share one address: unix:///run/kv",
         ),
         (
             (*listening("http://127.0.0.1:1"), "--listen-metrics-urls=http://127.0.0.1:1"),
@@ -153,6 +152,15 @@ def test_listen_that_cannot_work_is_refused_at_once(flags: tuple[str, ...], text
         ),
         ("http://127.0.0.1:1?a", "URL must be scheme, host and port only: http://127.0.0.1:1?a"),
         ("http://a:b@h:1", "URL must be scheme, host and port only: http://...@h:1"),
+        ("unix://", "URL of a unix socket must name a file: unix://"),
+        ("unix:a", "URL of a unix socket must name a file: unix:a"),
+        ("unix:///run/", "URL of a unix socket must name a file: unix:///run/"),
+        ("unix://@abstract", "URL of a unix socket must be a path only: unix://...@abstract"),
+        ("unix:///run/a%20b", "URL of a unix socket must be a path only: unix:///run/a%20b"),
+        (
+            f"unix:///{'a' * 107}",
+            f"the path of a unix socket may have 107 bytes: unix:///{'a' * 107}",
+        ),
         ("http://127.0.0.1:1 2", "URL must be printable ASCII without spaces"),
         ("http://[::1:1", "not a URL: http://[::1:1"),
         (",".join(f"http://127.0.0.1:{port}" for port in range(65)), "at most 64 URLs"),
@@ -174,6 +182,62 @@ def test_listen_urls_are_taken_once_and_in_order() -> None:
     )
 
     assert [endpoint.host for endpoint in config.listen.client] == ["127.0.0.1", "127.0.0.2"]
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("unix:///run/kv.sock", "/run/kv.sock"),
+        ("unix://kv.sock", "kv.sock"),
+        ("unix://localhost:2379", "localhost:2379"),
+        ("unix://localhost:2379/a", "localhost:2379/a"),
+        (f"unix:///{'a' * 106}", f"/{'a' * 106}"),
+    ],
+)
+def test_listen_on_a_unix_socket_names_its_file(url: str, path: str) -> None:
+    """What stands behind the slashes is the file, as etcd has it; nothing of it is a network."""
+    config = configured(*listening(url))
+
+    (endpoint,) = config.listen.client
+    assert (str(endpoint.path), endpoint.loopback, endpoint.url) == (path, True, url)
+    assert config.warnings == ()
+
+
+def test_listen_on_a_unix_socket_with_tls_needs_a_certificate_and_no_network() -> None:
+    """A unix socket may speak TLS, and may be what is advertised."""
+    config = configured(
+        *TLS, "--listen-client-urls=unixs://a", "--advertise-client-urls=unixs://a,unix://b"
+    )
+
+    assert config.listen.client[0].scheme.is_secure
+    assert config.member.advertise_client_urls == ("unix://b", "unixs://a")
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [("http://127.0.0.1:1", "https://127.0.0.1:1"), ("unix://a", "unixs://a")],
+)
+def test_listen_with_tls_and_plaintext_on_one_address_is_allowed(urls: tuple[str, str]) -> None:
+    """Both schemes of one address are one listener, where plaintext alone would be allowed."""
+    config = configured(*TLS, *listening(*urls))
+
+    first, second = config.listen.client
+    assert first.address == second.address
+
+
+def test_listen_with_plaintext_on_a_tls_port_of_the_network_is_refused() -> None:
+    """TLS beside it does not make plaintext unreadable."""
+    text = refused(*TLS, *listening("http://0.0.0.0:1", "https://0.0.0.0:1"))
+
+    assert "http://0.0.0.0:1 would be readable on the network" in text
+
+
+@pytest.mark.parametrize("flag", ["--listen-metrics-urls", "--listen-client-http-urls"])
+def test_listen_at_one_address_for_two_purposes_is_refused(flag: str) -> None:
+    """Other pages cannot be served under another scheme of the same address."""
+    text = refused(*TLS, *listening("https://127.0.0.1:1"), f"{flag}=http://127.0.0.1:1")
+
+    assert text == "two listeners cannot share one address: http://127.0.0.1:1"
 
 
 def test_listen_by_default_advertises_what_was_said() -> None:

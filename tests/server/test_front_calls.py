@@ -412,6 +412,22 @@ def test_ten_thousand_messages_on_one_stream(root: Client) -> None:
     assert answers == list(range(1, count + 1))
 
 
+def test_each_message_may_be_acknowledged(peer: SocketPeer, root: Client) -> None:
+    """Who opens its windows once for each of many messages, as C gRPC does, is no attacker."""
+    count = 1_500
+    requests = b"".join(
+        message(lease_pb2.LeaseKeepAliveRequest(ID=number).SerializeToString())
+        for number in range(1, count + 1)
+    )
+    peer.send(peer.request(1, call_fields(_KEEP_ALIVE, root.token), requests))
+    answered = peer.answer(1)
+
+    peer.send(*[window_update(0, 10) + window_update(1, 10)] * count)
+
+    assert len(answered.messages) == count
+    assert peer.call(3, _RANGE, _range(), token=root.token).status[0] == "0"
+
+
 def test_history_reaches_a_slow_turn_whole(root: Client) -> None:
     """A history larger than one turn may queue is delivered without anything else happening."""
     first = 0

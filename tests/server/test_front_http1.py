@@ -93,6 +93,37 @@ def test_health_takes_its_queries(peer: SocketPeer, query: str) -> None:
     assert json.loads(_Answers(peer).next()[2]) == _HEALTHY
 
 
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/livez", b"ok\n"),
+        ("/livez?verbose", b"[+]serializable_read ok\nok\n"),
+        ("/readyz?exclude=non_learner", b"ok\n"),
+        ("/readyz/data_corruption", b"ok\n"),
+        ("/readyz?allowlist=linearizable_read&verbose", b"[+]linearizable_read ok\nok\n"),
+    ],
+)
+def test_life_and_readiness_are_told(peer: SocketPeer, target: str, body: bytes) -> None:
+    """As text, whole and check by check."""
+    peer.send(_get(target))
+
+    status, fields, told = _Answers(peer).next()
+
+    assert (status, told) == (200, body)
+    assert fields["content-type"] == "text/plain; charset=utf-8"
+    assert fields["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("target", ["//[", "/health?%", "/readyz?=&&;=", "/readyz/%2e%2e/health"])
+def test_odd_targets_are_answered(peer: SocketPeer, target: str) -> None:
+    """Whatever is asked for, there is an answer, and the connection stays."""
+    peer.send(_get(target) + _get("/version"))
+    answers = _Answers(peer)
+
+    assert answers.next()[0] in {200, 404}
+    assert answers.next()[0] == 200
+
+
 def test_version_is_told(peer: SocketPeer) -> None:
     """The versions are those of etcd's API."""
     peer.send(_get("/version"))
@@ -172,6 +203,7 @@ def test_other_methods_are_refused(peer: SocketPeer, method: str) -> None:
     status, fields, _ = answers.next()
 
     assert (status, fields["connection"]) == (405, "close")
+    assert fields["allow"] == "GET, HEAD"
     assert answers.is_over()
 
 

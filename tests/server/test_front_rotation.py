@@ -1,7 +1,9 @@
 """Certificates, authorities and revocation lists are exchanged while stock clients are served."""
 
 import contextlib
+import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -12,15 +14,20 @@ from pathlib import Path
 import grpc
 import pytest
 from server.rotating import CUT_S, Busy, Idle, Rotating, Slow, Watching
-from support.certificates import CLUSTER
+from server.swift import Swift
+from support.certificates import CLUSTER, KeyPair
 from support.processes import free_ports, wait_until
 from support.servers import ROOT_PASSWORD
+from wire.socket_peer import client_tls
 
 from kvsecure.pki.authority import create_authority
 from kvsecure.proto import kv_pb2
 
 _DAY = timedelta(days=1)
 _TAKEN_UP = "revocation lists taken up"
+# As much as a list may have, and more than the member can have in that test.
+_LIST_BYTES = 4 << 20
+_VITAL = b"a task failed that the member cannot be without"
 _REFUSED = "new certificates cannot be used"
 
 
@@ -83,6 +90,58 @@ def test_everything_is_exchanged_while_clients_are_served(rotating: Rotating) ->
     assert all(record["source"]["cert"] for record in cut)
     for each in (watch, lost_watch):
         each.close()
+
+
+@pytest.mark.campaign
+def test_everything_is_exchanged_under_load(rotating: Rotating) -> None:
+    """At 2,000 calls a second nobody who is trusted loses one, and a revoked client is out."""
+    first, _ = rotating.root()
+    lost, lost_serial = rotating.root()
+    with contextlib.ExitStack() as running, rotating.client(lost) as lost_client:
+
+        def start(pair: KeyPair, key: bytes) -> Swift:
+            context = client_tls(rotating.known, pair)
+            return running.enter_context(Swift(rotating.member.port, context, key, 250))
+
+        second = rotating.second()
+        kept = [start(first, b"first-%d" % number) for number in range(3)]
+        revoked = start(lost, b"lost")
+        lost_watch = Watching(lost_client, b"first-0")
+        serial = rotating.show(second)
+        wait_until(lambda: rotating.shown(first) == serial, deadline_s=5, what="the certificate")
+        new, _ = rotating.root(second)
+        rotating.publish(_DAY, rotating.first, second)
+        rotating.trust(rotating.first, second)
+        wait_until(lambda: not rotating.refusal(new), deadline_s=5, what="the new authority")
+        kept += [start(new, b"second-%d" % number) for number in range(4)]
+
+        # All of them run; everything is exchanged once more meanwhile, and one is revoked.
+        began_s, done = time.monotonic(), sum(each.done for each in (*kept, revoked))
+        for _ in range(4):
+            serial = rotating.show(second)
+            rotating.publish(_DAY, rotating.first, second)
+            rotating.trust(second, rotating.first)
+            wait_until(
+                lambda shown=serial: rotating.shown(new) == shown, deadline_s=5, what="the next one"
+            )
+            time.sleep(0.5)
+        rate = (sum(each.done for each in (*kept, revoked)) - done) / (time.monotonic() - began_s)
+        assert revoked.failures == []
+        rotating.revoke(lost_serial)
+        rotating.publish(_DAY, rotating.first, second)
+        since = time.monotonic()
+        out_s = lost_watch.wait_end(since)
+        wait_until(lambda: revoked.failures, deadline_s=CUT_S, what="the revoked client to be out")
+        call_s = revoked.failed_at - since
+        time.sleep(1)
+
+    slowest_ms = max(each.slowest_s for each in kept) * 1_000
+    print(f"{rate:.0f} calls/s, out after {call_s:.2f} s, its watch after {out_s:.2f} s")
+    print(f"slowest batch of those that stay: {slowest_ms:.0f} ms")
+    assert [each.failures for each in kept] == [[]] * 7
+    assert rate > 1_900
+    assert max(out_s, call_s) < CUT_S
+    lost_watch.close()
 
 
 def test_revocation_counts_on_every_listener(tmp_path: Path) -> None:
@@ -190,6 +249,20 @@ def test_list_that_is_overdue_lets_nobody_in(tmp_path: Path) -> None:
 
             assert busy.failures == []
             assert rotating.records(client, "revocation-list-overdue")
+
+
+def test_member_that_cannot_take_up_revocations_ends(rotating: Rotating) -> None:
+    """When reading the files fails in a way that nobody thought of, the member does not go on."""
+    process = rotating.member.process
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
+    room_bytes = pages * os.sysconf("SC_PAGE_SIZE") + (1 << 20)
+
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (room_bytes, room_bytes))
+    rotating.crl.write_bytes(bytes(_LIST_BYTES))
+
+    assert process.wait_exit(deadline_s=10) == 1
+    lines = [line for line in process.log().splitlines() if _VITAL in line]
+    assert [json.loads(line)["task"] for line in lines] == ["the watch over certificates"]
 
 
 def test_hang_up_signal_reads_the_files_again(rotating: Rotating) -> None:

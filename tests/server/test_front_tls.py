@@ -26,6 +26,7 @@ from kvsecure.pki.files import write_private, write_public
 from kvsecure.pki.profiles import ProfileName
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls, server_context
 from kvsecure.proto import kv_pb2
+from kvsecure.server.places import PlaceBounds
 
 _RANGE: Final = "/etcdserverpb.KV/Range"
 _TLS12: Final = ssl.TLSVersion.TLSv1_2
@@ -411,7 +412,7 @@ def test_connections_have_a_limit_with_handshakes(
     front_of: FrontOf, certificates: Authority
 ) -> None:
     """Half-open connections take up room too, so that they are bounded, and give it back."""
-    with front_of(Bounds(connections_max=3, handshake_s_max=1.0)) as front:
+    with front_of(Bounds(places=PlaceBounds(connections_max=3), handshake_s_max=1.0)) as front:
         context = client_tls(certificates.certificate)
         with SocketPeer(front.port, context) as inside:
             hanging = [SocketPeer(front.port) for _ in range(2)]

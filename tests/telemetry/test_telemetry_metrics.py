@@ -10,10 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kvsecure.telemetry.histogram import DISK_BUCKETS_S, METHOD_BUCKETS_S, Histogram
 from kvsecure.telemetry.metrics import render
-from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, Snapshot
+from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, HealthOutcome, Snapshot
 
 PUT = GrpcMethod("etcdserverpb.KV", "Put", "unary")
 WATCH = GrpcMethod("etcdserverpb.Watch", "Watch", "bidi_stream")
+# What etcd 3.5.1 did not have yet.
+SINCE_3_5_11 = {"etcd_server_healthcheck": "gauge", "etcd_server_healthchecks_total": "counter"}
 TYPES = Path(__file__).with_name("etcd-3.5.1-metric-types.txt")
 
 
@@ -61,6 +63,11 @@ def full_snapshot() -> Snapshot:
         audit_records=128,
         audit_failures=129,
         auth_failures={"password": 130, "token": 131},
+        health_successes=141,
+        health_failures=142,
+        health_checks={HealthOutcome("readyz", "linearizable_read", "error"): 143},
+        health_passing={("readyz", "linearizable_read"): False},
+        connections_refused={"handshakes": 144},
         tls_handshake_failures=132,
         log_lines_lost=133,
         client_sent_bytes=134,
@@ -106,6 +113,14 @@ def full_snapshot() -> Snapshot:
         "kvsecure_audit_failures_total 129.0",
         'kvsecure_auth_failures_total{reason="password"} 130.0',
         "kvsecure_tls_handshake_failures_total 132.0",
+        "etcd_server_health_success 141.0",
+        "etcd_server_health_failures 142.0",
+        (
+            'etcd_server_healthchecks_total{name="linearizable_read",status="error",'
+            'type="readyz"} 143.0'
+        ),
+        'etcd_server_healthcheck{name="linearizable_read",type="readyz"} 0.0',
+        'kvsecure_connections_refused_total{bound="handshakes"} 144.0',
         (
             'grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",'
             'grpc_type="unary"} 136.0'
@@ -130,7 +145,7 @@ def test_metrics_lose_none_of_the_snapshots_numbers() -> None:
     text = render(full_snapshot()).decode()
 
     assert [
-        number for number in range(101, 141) if number != 116 and f" {number}.0" not in text
+        number for number in range(101, 145) if number != 116 and f" {number}.0" not in text
     ] == []
 
 
@@ -147,9 +162,8 @@ def test_metrics_have_etcds_types() -> None:
 
     both = ours.keys() & theirs.keys()
     assert {name: ours[name] for name in both} == {name: theirs[name] for name in both}
-    assert {
-        name for name in ours if name not in theirs and not name.startswith("kvsecure_")
-    } == set()
+    own = {name: ours[name] for name in ours.keys() - theirs.keys() if name[:9] != "kvsecure_"}
+    assert own == SINCE_3_5_11
 
 
 def test_metrics_have_no_created_series() -> None:

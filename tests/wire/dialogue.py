@@ -5,6 +5,7 @@ Never: replaces a part of the connection.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final, final
 
 from wire.rawframes import (
@@ -24,7 +25,7 @@ from wire.rawframes import (
 from kvsecure.wire.h2.connection import DATA, REQUEST, RESET, Connection
 from kvsecure.wire.h2.limits import Limits
 
-__all__ = ["LIMITS", "TRAILERS", "Dialogue", "continued", "merged"]
+__all__ = ["LIMITS", "TRAILERS", "Dialogue", "continued", "cut", "merged", "told"]
 
 LIMITS: Final = Limits(streams_max=100, header_list_bytes_max=16_384)
 TRAILERS: Final = b"\x00\x0bgrpc-status\x010"
@@ -139,3 +140,29 @@ def merged(events: Iterable[tuple[Any, ...]]) -> dict[int, list[Any]]:
         elif kind == RESET:
             streams[stream][3] = event[2]
     return streams
+
+
+def cut(content: bytes, places: Iterable[int]) -> list[bytes]:
+    """Return content in pieces, cut where it is said, wherever within it that comes to be."""
+    within = [0, *sorted(place % (len(content) + 1) for place in places), len(content)]
+    return [content[start:end] for start, end in pairwise(within)]
+
+
+def told(pieces: Iterable[bytes], limits: Limits = LIMITS) -> tuple[Any, ...]:
+    """Return what a connection makes of bytes: its events, how it ended, what it sent.
+
+    It is the same however the bytes were cut.
+    """
+    dialogue = Dialogue(limits, fresh=True)
+    for piece in pieces:
+        dialogue.feed(piece)
+    failed = dialogue.failure is not None
+    # A request that was reset, or failed with its connection, before it was whole is nobody's.
+    streams = {
+        stream: found
+        for stream, found in merged(dialogue.events).items()
+        if found[2] or not (failed or found[3] is not None)
+    }
+    sent = [one for one in dialogue.frames if one.type not in (SETTINGS, WINDOW_UPDATE)]
+    acknowledged = [one for one in dialogue.frames if one.type == SETTINGS and one.flags & 1]
+    return streams, dialogue.failure, sorted(sent + acknowledged)

@@ -19,11 +19,15 @@ from security.lab import CLUSTER, MEMBER, World
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
 from kvsecure.api.services import Services
+from kvsecure.server.accepting import Accepting
 from kvsecure.server.calls import CallCounts
+from kvsecure.server.health import Health
 from kvsecure.server.http2 import Shared
 from kvsecure.server.identity import IdentityOf, fingerprint_of
-from kvsecure.server.listener import Accepting, Listener, ListenerStatistics
+from kvsecure.server.listener import Listener, Spoken
 from kvsecure.server.observatory import Observatory
+from kvsecure.server.peer_connection import ListenerStatistics
+from kvsecure.server.places import PlaceBounds, Refusals
 from kvsecure.server.turn import Turn
 from kvsecure.wire.h2.pings import ANY_PINGS, PingLimits
 
@@ -44,9 +48,11 @@ class Bounds(NamedTuple):
     """What a front end is given instead of the defaults."""
 
     pings: PingLimits = ANY_PINGS
-    connections_max: int = 100
+    places: PlaceBounds = PlaceBounds(connections_max=100)
     handshake_s_max: float = 10.0
     unread_bytes_max: int = 1 << 28
+    # What is spoken where there is TLS.
+    spoken: Spoken = Spoken.TLS
 
 
 @final
@@ -64,6 +70,7 @@ class Front:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._tasks: set[asyncio.Task[None]] = set()
         self.statistics = ListenerStatistics()
+        self.refusals = Refusals()
         self.rejected: list[Rejected] = []
         self._world: World
         self._accepting: Accepting
@@ -130,7 +137,7 @@ class Front:
             services=services,
             turn=turn,
             counts={path: CallCounts() for path in METHODS},
-            observatory=Observatory(world.engine, self._no_numbers),  # type: ignore[arg-type]  # a small engine
+            observatory=Observatory(Health(world.engine), self._no_numbers),  # type: ignore[arg-type]  # a small engine
             now_ns=world.clock,
             streams_max=100,
             request_bytes_max=1_000_000,
@@ -146,11 +153,14 @@ class Front:
             on_handshake_failure=self._reject,
             on_cut=world.gate.note_cut,
             spawn=self._spawn,
-            connections_max=self._bounds.connections_max,
+            places=self._bounds.places,
+            refusals=self.refusals,
             handshake_s_max=self._bounds.handshake_s_max,
             unread_bytes_max=self._bounds.unread_bytes_max,
         )
-        self._listener = await self._accepting.listen("127.0.0.1", 0, self._tls)
+        self._listener = await self._accepting.listen(
+            "127.0.0.1", 0, self._tls, self._bounds.spoken
+        )
 
     async def _close(self) -> None:
         self._listener.close()

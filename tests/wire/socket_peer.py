@@ -5,8 +5,10 @@ Never: keeps the rules of HTTP/2 by itself; a test that wants them kept keeps th
 """
 
 import contextlib
+import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +35,9 @@ __all__ = ["ANSWER_S", "Answered", "SocketPeer", "call_fields", "client_tls"]
 
 # How long an answer may take before it is missing.
 ANSWER_S: Final = 10.0
+# So much is handed to the kernel at once where the answers are read at the same time.
+_POURED_BYTES: Final = 64 * 1024
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def client_tls(
@@ -157,6 +162,45 @@ class SocketPeer:
             found += read_frames(self._buffer[:whole])
             self._buffer = self._buffer[whole:]
         return found
+
+    def pour(self, content: bytes, until_s: float) -> tuple[list[Frame], bool]:
+        """Send as much as the server takes, and read what it says meanwhile.
+
+        Args:
+            content: What is sent.
+            until_s: When to stop, monotonic.
+
+        Returns:
+            The frames that came, and whether the server has hung up.
+        """
+        found: list[Frame] = []
+        left = memoryview(content)
+        self.sock.setblocking(False)
+        try:
+            while time.monotonic() < until_s:
+                heard = None
+                with contextlib.suppress(*_NOT_NOW):
+                    heard = self.sock.recv(1 << 18)
+                    self._buffer += heard
+                    whole = _whole_frames(self._buffer)
+                    found += read_frames(self._buffer[:whole])
+                    self._buffer = self._buffer[whole:]
+                if heard == b"":
+                    return found, True
+                with contextlib.suppress(*_NOT_NOW):
+                    if left:
+                        left = left[self.sock.send(left[:_POURED_BYTES]) :]
+                        continue
+                if heard is None:
+                    wants = [self.sock] if left else []
+                    select.select([self.sock], wants, [], max(0.0, until_s - time.monotonic()))
+        except OSError:
+            # A server that hangs up while we are still talking resets; what it said is read first.
+            return found, True
+        finally:
+            with contextlib.suppress(OSError):
+                self.sock.settimeout(ANSWER_S)
+        return found, False
 
     def read_all(self) -> bytes:
         """Read until the server hangs up.

@@ -1,13 +1,12 @@
 """However bytes are cut, they mean the same; and any bytes mean something or end the connection."""
 
-from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire.dialogue import LIMITS, TRAILERS, Dialogue, continued, merged
+from wire.dialogue import LIMITS, TRAILERS, Dialogue, continued, cut, merged, told
 from wire.rawframes import (
     END_HEADERS,
     END_STREAM,
@@ -17,7 +16,6 @@ from wire.rawframes import (
     PRIORITY,
     PRIORITY_FLAG,
     REQUEST_FIELDS,
-    SETTINGS,
     begin,
     data,
     frame,
@@ -34,27 +32,6 @@ _STREAMS: Final = st.sampled_from([1, 3, 5, 7, 9, 2, 0])
 _CONTENT: Final = st.binary(max_size=40)
 _FLAGS: Final = st.sampled_from([0, END_STREAM])
 _U32: Final = st.integers(0, 2**32 - 1)
-
-
-def _told(pieces: list[bytes]) -> tuple[Any, ...]:
-    """Return what a connection makes of bytes: its events, how it ended, what it sent."""
-    dialogue = Dialogue(fresh=True)
-    for piece in pieces:
-        dialogue.feed(piece)
-    failed = dialogue.failure is not None
-    # A request that was reset, or failed with its connection, before it was whole is nobody's.
-    streams = {
-        stream: told
-        for stream, told in merged(dialogue.events).items()
-        if told[2] or not (failed or told[3] is not None)
-    }
-    sent = sorted(one for one in dialogue.frames if one.type not in (SETTINGS, 8) or one.flags & 1)
-    return streams, dialogue.failure, sent
-
-
-def _cut(content: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted(cut % (len(content) + 1) for cut in cuts), len(content)]
-    return [content[start:end] for start, end in pairwise(places)]
 
 
 @st.composite
@@ -98,10 +75,10 @@ _CUTS: Final = st.lists(st.integers(0, 5_000), max_size=12)
 @given(_TRAFFIC, _CUTS)
 def test_bytes_mean_the_same_however_they_come(content: bytes, cuts: list[int]) -> None:
     """Whole, byte by byte and in pieces, the same bytes have the same events, answers and end."""
-    whole = _told([content])
+    whole = told([content])
 
-    assert _told([bytes((byte,)) for byte in content]) == whole
-    assert _told(_cut(content, cuts)) == whole
+    assert told([bytes((byte,)) for byte in content]) == whole
+    assert told(cut(content, cuts)) == whole
 
 
 def test_requests_begun_in_one_read_are_told_in_any_cut() -> None:
@@ -115,10 +92,10 @@ def test_requests_begun_in_one_read_are_told_in_any_cut() -> None:
         )
     )
 
-    whole = _told([content])
+    whole = told([content])
 
     assert [told[1] for told in whole[0].values()] == [message(b"three"), message(b"one")]
-    assert _told([bytes((byte,)) for byte in content]) == whole
+    assert told([bytes((byte,)) for byte in content]) == whole
 
 
 def test_header_block_is_not_interrupted_by_a_whole_request() -> None:
@@ -131,8 +108,8 @@ def test_header_block_is_not_interrupted_by_a_whole_request() -> None:
         )
     )
 
-    assert _told([content])[1] == 1
-    assert _told([bytes((byte,)) for byte in content])[1] == 1
+    assert told([content])[1] == 1
+    assert told([bytes((byte,)) for byte in content])[1] == 1
 
 
 @pytest.mark.parametrize("cut", range(len(PREFACE) + 1))
@@ -140,7 +117,7 @@ def test_preface_may_come_in_pieces(cut: int) -> None:
     """The preface is recognised wherever it is cut (section 3.4)."""
     content = begin() + headers(1, request_block(), END_HEADERS | END_STREAM)
 
-    assert _told([content[:cut], content[cut:]]) == _told([content])
+    assert told([content[:cut], content[cut:]]) == told([content])
 
 
 @pytest.mark.parametrize("place", range(len(PREFACE)))
@@ -206,13 +183,13 @@ def test_compressed_requests_mean_the_same_however_they_come() -> None:
         content += headers(stream, request_block(fields, encoder))
         content += data(stream, message(b"%d" % stream), END_STREAM)
 
-    whole = _told([content])
+    whole = told([content])
 
     assert len(whole[0]) == 20
     assert [dict(told[0][4])[b"token"] for told in whole[0].values()] == [
         b"t%d" % (stream % 6) for stream in range(1, 41, 2)
     ]
-    assert _told([bytes((byte,)) for byte in content]) == whole
+    assert told([bytes((byte,)) for byte in content]) == whole
 
 
 def test_unknown_frames_are_ignored() -> None:

@@ -5,13 +5,16 @@ from typing import Final
 import pytest
 from wire.dialogue import LIMITS, TRAILERS, Dialogue, continued
 from wire.rawframes import (
+    ACK,
     CONTINUATION,
+    DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
     PING,
     PRIORITY,
     REQUEST_FIELDS,
+    SETTINGS,
     WINDOW_UPDATE,
     data,
     frame,
@@ -131,6 +134,16 @@ def test_empty_continuations_are_bounded() -> None:
     assert dialogue.failure == _CALM
 
 
+def test_small_continuations_are_bounded() -> None:
+    """A header block that comes in thousands of frames is given up long before its size."""
+    dialogue = Dialogue()
+    dialogue.feed(headers(1, b"", 0))
+
+    dialogue.feed(frame(CONTINUATION, 0, 1, b"x") * (LIMITS.idle_frames_per_s_max + 1))
+
+    assert dialogue.failure == _CALM
+
+
 def test_fields_are_bounded() -> None:
     """Fields beyond the announced size are not taken, however few bytes they came in."""
     dialogue = Dialogue()
@@ -156,7 +169,9 @@ def test_largest_header_block_is_taken() -> None:
 
 _FLOODS: Final[dict[str, bytes]] = {
     "pings": ping(),
+    "acknowledged pings": ping(flags=ACK),
     "settings": settings(),
+    "acknowledged settings": frame(SETTINGS, ACK, 0),
     "priorities": frame(PRIORITY, 0, 1, b"\0\0\0\3\0"),
     "empty data": data(1, b""),
     "window updates of the connection": window_update(0, 1),
@@ -244,10 +259,10 @@ _MADE_US: Final[dict[str, bytes]] = {
 
 @pytest.mark.parametrize("wrong", _MADE_US.values(), ids=_MADE_US.keys())
 def test_making_us_reset_is_bounded(wrong: bytes) -> None:
-    """Errors that make us reset count like resets of the peer's own (CVE-2025-8671)."""
+    """Of errors that make us reset fewer are borne than of the peer's resets (CVE-2025-8671)."""
     dialogue = Dialogue()
     block = request_block()
-    for stream in range(1, 2 * (LIMITS.resets_per_s_max + 2), 2):
+    for stream in range(1, 2 * (LIMITS.mistakes_per_s_max + 2), 2):
         number = stream.to_bytes(4, "big")
         one = wrong[:5] + number + wrong[9:].replace(b"\0\0\0\1\0", number + b"\0")
         dialogue.feed(headers(stream, block, _WHOLE), one)
@@ -260,9 +275,112 @@ def test_malformed_requests_are_bounded() -> None:
     dialogue = Dialogue()
     block = request_block([(b"a", b"b")])
 
-    dialogue.feed(*(headers(one, block) for one in range(1, 2 * (LIMITS.resets_per_s_max + 2), 2)))
+    dialogue.feed(*(headers(n, block) for n in range(1, 2 * (LIMITS.mistakes_per_s_max + 2), 2)))
 
     assert dialogue.failure == _CALM
+
+
+def test_streams_that_are_one_too_many_are_borne_like_resets() -> None:
+    """A peer that is faster than our settings makes no mistake; one that goes on is a flood."""
+    dialogue = Dialogue(LIMITS._replace(streams_max=1))
+    block = request_block()
+
+    dialogue.feed(*(headers(n, block) for n in range(1, 2 * LIMITS.resets_per_s_max + 2, 2)))
+    assert dialogue.failure is None
+
+    dialogue.feed(headers(2 * LIMITS.resets_per_s_max + 3, block))
+    assert dialogue.failure == _CALM
+
+
+# --- windows ----------------------------------------------------------------------------------
+
+_INITIAL_WINDOW: Final = 4
+
+
+def _starved(count: int) -> Dialogue:
+    """Return a connection on which answers wait for windows of streams that are all closed."""
+    dialogue = Dialogue(changes=[(_INITIAL_WINDOW, 0)])
+    for stream in range(1, 2 * count + 1, 2):
+        dialogue.feed(headers(stream, request_block(), _WHOLE))
+        dialogue.connection.outgoing.send_headers(stream, b"\x88")
+        dialogue.connection.outgoing.send_data(stream, bytes(1_000))
+    dialogue.connection.tick()
+    return dialogue
+
+
+def test_moving_the_windows_of_many_streams_is_bounded() -> None:
+    """A SETTINGS frame that makes us look at every stream counts as so many frames."""
+    few, many = _starved(1), _starved(LIMITS.streams_max)
+    toggles = (settings([(_INITIAL_WINDOW, 1)]) + settings([(_INITIAL_WINDOW, 0)])) * 150
+
+    for dialogue in (few, many):
+        dialogue.connection.tick()
+        # Whatever is waited for is sent with the first; after that nothing moves.
+        dialogue.feed(toggles)
+
+    assert few.failure is None
+    assert many.failure == _CALM
+
+
+def test_windows_are_moved_once_for_a_frame() -> None:
+    """However often one SETTINGS frame changes its mind, the last word counts (section 6.5.3)."""
+    dialogue = _starved(2)
+
+    dialogue.feed(settings([(_INITIAL_WINDOW, 500), (_INITIAL_WINDOW, 0)] * 900))
+    assert not [one for one in dialogue.frames if one.type == DATA]
+
+    dialogue.feed(settings([(_INITIAL_WINDOW, 0), (_INITIAL_WINDOW, 7)]))
+    assert [len(one.payload) for one in dialogue.frames if one.type == DATA] == [7, 7]
+
+
+def test_window_that_was_too_large_on_the_way_is_an_error() -> None:
+    """A value that overflows a stream's window is one, even if a smaller one follows it."""
+    dialogue = Dialogue()
+    dialogue.feed(headers(1, request_block()), window_update(1, 2**31 - 1 - 65_535))
+    dialogue.connection.outgoing.send_headers(1, b"\x88")
+
+    dialogue.feed(settings([(_INITIAL_WINDOW, 65_535), (_INITIAL_WINDOW, 65_536 - 1)]))
+    assert dialogue.failure is None
+
+    dialogue.feed(settings([(_INITIAL_WINDOW, 65_536), (_INITIAL_WINDOW, 10)]))
+    assert dialogue.failure == ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_streams_without_a_window_are_not_looked_at() -> None:
+    """What a window update costs does not grow with the answers that wait for other windows."""
+    dialogue = _starved(LIMITS.streams_max)
+    outgoing = dialogue.connection.outgoing
+
+    dialogue.feed(window_update(0, 1) * 10)
+    assert not outgoing._queued
+
+    dialogue.feed(window_update(3, 1))
+    assert [one.stream for one in dialogue.frames if one.type == DATA] == [3]
+    assert not outgoing._queued
+
+
+def test_windows_that_move_nothing_are_bounded_while_answers_wait() -> None:
+    """That something waits does not make every window update one that was waited for."""
+    dialogue = _starved(3)
+
+    dialogue.feed(window_update(0, 1) * (LIMITS.idle_frames_per_s_max + 20))
+
+    assert dialogue.failure == _CALM
+
+
+def test_stream_that_is_gone_waits_for_nothing() -> None:
+    """Requests that are taken back while the connection's window is closed leave nothing behind."""
+    dialogue = Dialogue()
+    outgoing = dialogue.connection.outgoing
+    outgoing.send_window = 0
+    for stream in range(1, 201, 2):
+        dialogue.feed(headers(stream, request_block(), _WHOLE))
+        outgoing.send_headers(stream, b"\x88")
+        outgoing.send_data(stream, b"x")
+        dialogue.feed(reset(stream))
+
+    assert not outgoing._queued
+    assert not outgoing.streams
 
 
 # --- going away -------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ _CLOSED_STREAM: Final = {
     "WINDOW_UPDATE": "nothing",
     **_ALWAYS,
 }
+# Data that was under way when its sender gave up, as grpc-java sends it (RFC 7540 section 5.1).
+_RESET: Final = {**_CLOSED_STREAM, "DATA": _STREAM_CLOSED, "DATA, end": _STREAM_CLOSED}
 # The peer may have sent them before it knew: what they are does not matter.
 _GIVEN_UP: Final = dict.fromkeys(_FRAMES, "nothing") | _ALWAYS
 
@@ -152,7 +154,7 @@ _EXPECTED: Final[dict[str, dict[str, str]]] = {
     "half-closed (remote), empty end": _HALF_CLOSED,
     "half-closed (remote), answering": _HALF_CLOSED,
     "closed": _CLOSED_STREAM,
-    "closed by the peer's reset": _CLOSED_STREAM,
+    "closed by the peer's reset": _RESET,
     "closed by our reset": _GIVEN_UP,
     "answered early": _GIVEN_UP,
     "skipped": _CLOSED_STREAM,

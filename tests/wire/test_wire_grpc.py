@@ -139,6 +139,9 @@ def test_wrong_timeout_is_no_call(text: bytes) -> None:
         ([(b"token", b"a"), (b"authorization", b"b")], b"a"),
         ([(b"token", b""), (b"authorization", b"b")], b"b"),
         ([(b"token", b"Bearer a")], b"Bearer a"),
+        # Python's etcd3 sends it twice; who sends two has none that is good.
+        ([(b"token", b"a"), (b"token", b"a")], b"a"),
+        ([(b"token", b"a"), (b"token", b"b")], b"a,b"),
     ],
 )
 def test_token_comes_in_either_field(fields: list[tuple[bytes, bytes]], token: bytes) -> None:
@@ -151,6 +154,15 @@ def test_repeated_metadata_is_joined() -> None:
     call = _call((b"x", b"1"), (b"y", b"2"), (b"x", b"3"))
 
     assert call.metadata[b"x"] == b"1,3"
+
+
+@pytest.mark.parametrize(("path", "name"), [(b"/s/\xc3\xb6", "/s/ö"), (b"/s/\xff", "/s/\ufffd")])
+def test_path_is_text(path: bytes, name: str) -> None:
+    """A path is UTF-8, and shown as well as it can be where it is not."""
+    head = _head((b"content-type", b"application/grpc"))
+    head.path = path
+
+    assert read_call(head).path == name
 
 
 # --- messages ---------------------------------------------------------------------------------

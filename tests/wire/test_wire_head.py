@@ -150,6 +150,7 @@ _UNDECODABLE = {
     "an endless integer": b"\xff" * 20,
     "a name of no entry": b"\x7e\x01a",
     "a table larger than allowed": b"\x3f\xe2\x1f",
+    "a table that changes over and over": b"\x20\x3f\xe1\x1f\x20\x82",
     "a change of the table behind a field": b"\x82\x20",
     "a code of Huffman's that is too long": b"\x00\x01a\x84\xff\xff\xff\xff",
     "padding of Huffman's that is zero": b"\x00\x01a\x81\x00",
@@ -161,6 +162,41 @@ def test_undecodable_block_ends_the_connection(block: bytes) -> None:
     """What cannot be decoded leaves the tables in doubt (section 4.3)."""
     with pytest.raises(CompressionFailed):
         HeadReader(16_384).read(block)
+
+
+@pytest.mark.parametrize("block", _UNDECODABLE.values(), ids=_UNDECODABLE.keys())
+def test_undecodable_block_is_refused_in_words_of_our_own(block: bytes) -> None:
+    """A peer is told why in GOAWAY, and never in a library's words: they had an address in them."""
+    with pytest.raises(CompressionFailed) as caught:
+        HeadReader(16_384).read(block)
+
+    assert str(caught.value) in (
+        "a header block that cannot be decoded",
+        "too many changes of the table's size",
+    )
+
+
+def test_table_may_be_changed_twice() -> None:
+    """A peer says to what its table shrank and to what it grew again (RFC 7541 section 4.2)."""
+    reader = HeadReader(16_384)
+
+    assert reader.read(b"\x20\x3f\xe1\x1f" + request_block()).method == b"POST"
+
+
+@pytest.mark.parametrize("count", [100, 101])
+def test_fields_of_a_head_are_counted(count: int) -> None:
+    """A field may be one byte; whoever sends hundreds makes us work for nothing."""
+    reader = HeadReader(16_384)
+    block = request_block() + b"\x8f" * (count - len(REQUEST_FIELDS))
+    trailers = b"\x8f" * count
+
+    if count > 100:
+        for read in (lambda: reader.read(block), lambda: reader.read_trailers(trailers)):
+            with pytest.raises(CompressionFailed):
+                read()
+    else:
+        assert len(reader.read(block).fields) == count - 4
+        reader.read_trailers(trailers)
 
 
 def test_head_beyond_the_limit_is_not_decoded() -> None:

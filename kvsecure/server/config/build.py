@@ -160,6 +160,8 @@ def _limits(settings: Settings, warnings: list[str]) -> Limits:
         txn_ops_max=settings.number("max-txn-ops"),
         request_bytes_max=request_bytes_max,
         streams_per_connection_max=streams_max,
+        connections_per_source_max=settings.number("max-connections-per-source"),
+        connections_per_local_source_max=settings.number("max-connections-per-local-source"),
         compaction=_compaction(settings),
         watch_progress_interval_ns=settings.number("watch-progress-notify-interval"),
         slow_apply_ns=settings.number("warning-apply-duration"),

@@ -5,12 +5,10 @@ Never: opens a socket.
 Follows: etcd's checks of listen URLs, with their texts; differs: plaintext is for loopback only.
 """
 
-from collections.abc import Sequence
-
 from kvsecure.server.config.model import Listen
 from kvsecure.server.config.outcome import ConfigError
 from kvsecure.server.config.settings import Settings
-from kvsecure.server.config.urls import Endpoint, Scheme, endpoints
+from kvsecure.server.config.urls import Endpoint, endpoints
 
 __all__ = ["build_listen"]
 
@@ -35,8 +33,6 @@ def build_listen(settings: Settings, warnings: list[str]) -> tuple[Listen, tuple
         raise ConfigError(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly"
         )
-    if any(url.startswith("unix") for url in advertised):
-        raise ConfigError("--advertise-client-urls: unix sockets are not in this release")
     if not client_urls:
         raise ConfigError("--listen-client-urls must name at least one URL")
     listen = Listen(
@@ -45,25 +41,27 @@ def build_listen(settings: Settings, warnings: list[str]) -> tuple[Listen, tuple
         metrics=endpoints(settings.parts("listen-metrics-urls")),
         gateway=settings.switch("enable-grpc-gateway"),
     )
-    _check_ports(listen.everything)
+    _check_addresses(listen)
     _check_certificate(settings, listen)
     _check_plaintext(settings, listen, warnings)
     return listen, advertised
 
 
-def _check_ports(everything: Sequence[Endpoint]) -> None:
-    seen: dict[tuple[str, int], Endpoint] = {}
-    for endpoint in everything:
-        if not endpoint.port:
-            continue
-        other = seen.setdefault((endpoint.host, endpoint.port), endpoint)
-        if other is endpoint:
-            continue
-        if other.scheme is not endpoint.scheme:
-            raise ConfigError(
-                f"http and https on one port are not in this release: {other.url}, {endpoint.url}"
-            )
-        raise ConfigError(f"two listeners cannot share one address: {endpoint.url}")
+def _check_addresses(listen: Listen) -> None:
+    """Refuse an address that is listed twice; two URLs of one flag may be TLS and plaintext."""
+    seen: dict[tuple[str, int], str] = {}
+    for endpoints_of_flag in (listen.client, listen.client_http, listen.metrics):
+        own = {
+            endpoint.address: endpoint.url for endpoint in endpoints_of_flag if _is_one(endpoint)
+        }
+        for address in own.keys() & seen.keys():
+            raise ConfigError(f"two listeners cannot share one address: {own[address]}")
+        seen |= own
+
+
+def _is_one(endpoint: Endpoint) -> bool:
+    """Tell whether it is the same address each time: the system may choose the port."""
+    return endpoint.path is not None or endpoint.port != 0
 
 
 def _check_certificate(settings: Settings, listen: Listen) -> None:
@@ -73,13 +71,13 @@ def _check_certificate(settings: Settings, listen: Listen) -> None:
     if complete:
         return
     for endpoint in listen.client + listen.client_http:
-        if endpoint.scheme is Scheme.HTTPS:
+        if endpoint.scheme.is_secure:
             raise ConfigError(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url "
                 f"{endpoint.url} with HTTPS scheme"
             )
     for endpoint in listen.metrics:
-        if endpoint.scheme is Scheme.HTTPS:
+        if endpoint.scheme.is_secure:
             raise ConfigError(
                 "client TLS key/cert (--cert-file, --key-file) must be provided for metrics "
                 f"secure url {endpoint.url}"
@@ -88,7 +86,7 @@ def _check_certificate(settings: Settings, listen: Listen) -> None:
 
 def _check_plaintext(settings: Settings, listen: Listen, warnings: list[str]) -> None:
     for endpoint in listen.everything:
-        if endpoint.scheme is Scheme.HTTPS:
+        if endpoint.scheme.is_secure:
             continue
         if not endpoint.loopback:
             if not settings.switch("allow-insecure-listeners"):
@@ -102,7 +100,7 @@ def _check_plaintext(settings: Settings, listen: Listen, warnings: list[str]) ->
             )
         if endpoint in listen.metrics:
             continue
-        if settings.text("cert-file"):
+        if settings.text("cert-file") and endpoint.path is None:
             warnings.append(
                 f"the scheme of client url {endpoint.url} is http while a certificate is given: "
                 "it is not used there"

@@ -24,7 +24,6 @@ from kvsecure.server.config.model import (
 from kvsecure.server.config.outcome import ConfigError
 from kvsecure.server.config.settings import Settings
 from kvsecure.server.config.table import FLAGS
-from kvsecure.server.config.urls import Scheme
 
 __all__ = ["build_security"]
 
@@ -92,12 +91,12 @@ def _client_certificates(settings: Settings, listen: Listen, warnings: list[str]
         return mode
     if not authority:
         raise ConfigError("client certificates need --trusted-ca-file: who may issue them?")
-    plain = [endpoint for endpoint in listen.client if endpoint.scheme is Scheme.HTTP]
+    plain = [endpoint for endpoint in listen.client if not endpoint.scheme.is_secure]
     if len(plain) == len(listen.client):
         raise ConfigError("client certificates need an https URL in --listen-client-urls")
     warnings.extend(
-        f"the scheme of client url {endpoint.url} is http while client certificates are asked for: "
-        "nobody can show one there"
+        f"the scheme of client url {endpoint.url} is {endpoint.scheme.value} while client "
+        "certificates are asked for: nobody can show one there"
         for endpoint in plain
     )
     return mode

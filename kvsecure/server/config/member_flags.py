@@ -87,8 +87,9 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "listen-client-urls",
         Kind.URLS,
         "http://localhost:2379",
-        "Where clients connect: an IP address or localhost. https when --cert-file is given; "
-        "http is for loopback only.",
+        "Where clients connect: https or http with an IP address or localhost, unixs or unix with "
+        "the path of a socket; both schemes of one address may be listed. http is for loopback "
+        "only. Without it, https when --cert-file is given.",
     ),
     honoured(
         _S,

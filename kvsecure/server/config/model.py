@@ -260,6 +260,8 @@ class Limits:
     txn_ops_max: int
     request_bytes_max: int
     streams_per_connection_max: int
+    connections_per_source_max: int
+    connections_per_local_source_max: int
     compaction: Compaction
     watch_progress_interval_ns: int
     slow_apply_ns: int

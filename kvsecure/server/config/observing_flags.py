@@ -47,7 +47,7 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "listen-metrics-urls",
         Kind.URLS,
         "",
-        "Further listeners that serve metrics and health only; http is for loopback only.",
+        "Further listeners that serve metrics, health and version only; http is for loopback only.",
     ),
     accepted(_M, "enable-pprof", Kind.SWITCH, "false", "there are no profiling endpoints"),
     accepted(_M, "enable-distributed-tracing", Kind.SWITCH, "false", _NO_TRACES),

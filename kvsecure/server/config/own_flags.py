@@ -6,7 +6,8 @@ Never: reads a value; has a flag that carries a secret: every secret is named by
 
 from typing import Final
 
-from kvsecure.server.config.flag import Flag, Kind, Section, honoured
+from kvsecure.model import limits
+from kvsecure.server.config.flag import Bounds, Flag, Kind, Section, honoured
 from kvsecure.server.config.kek_flags import KEK_FLAGS
 
 __all__ = ["CLIENT_VARIABLES", "OWN_FLAGS"]
@@ -63,6 +64,24 @@ OWN_FLAGS: Final[tuple[Flag, ...]] = (
         "false",
         "Allow http listeners beyond loopback: passwords, tokens and secrets then cross the "
         "network readable.",
+    ),
+    honoured(
+        _K,
+        "max-connections-per-source",
+        Kind.UNSIGNED,
+        str(limits.CONNECTIONS_PER_SOURCE_MAX),
+        "Connections from one IPv4 address, or from one IPv6 network of 64 bits; of "
+        f"{limits.CONNECTIONS_MAX} in all.",
+        bounds=Bounds(1, limits.CONNECTIONS_MAX),
+    ),
+    honoured(
+        _K,
+        "max-connections-per-local-source",
+        Kind.UNSIGNED,
+        str(limits.CONNECTIONS_PER_LOCAL_SOURCE_MAX),
+        "Connections from one loopback address, or over unix sockets from one user: a proxy on "
+        "this machine brings everybody's.",
+        bounds=Bounds(1, limits.CONNECTIONS_MAX),
     ),
     honoured(
         _K,

@@ -2,13 +2,16 @@
 
 Owns: the syntax of a URL list, and what may be listened on.
 Never: resolves a name: who we are must not depend on an answer from the network.
-Follows: etcd's types.NewURLs and its checks of bind addresses, with their texts.
+Follows: etcd's types.NewURLs and its checks of bind addresses, with their texts; a unix socket's
+    file is what stands behind the slashes, as in `unix://localhost:1` and `unix:///run/kv.sock`.
 """
 
 import ipaddress
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Final, final
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,13 +22,22 @@ __all__ = ["Endpoint", "Scheme", "endpoints", "parse_urls"]
 _SCHEMES: Final = frozenset({"http", "https", "unix", "unixs"})
 _PORT_MAX: Final = 65_535
 _URLS_MAX: Final = 64
+# What Linux has room for, without the zero at the end.
+_SOCKET_PATH_BYTES_MAX: Final = 107
 
 
 class Scheme(Enum):
-    """What is spoken on a listener."""
+    """What is spoken on a listener, and over what."""
 
     HTTP = "http"
     HTTPS = "https"
+    UNIX = "unix"
+    UNIXS = "unixs"
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is TLS."""
+        return self in {Scheme.HTTPS, Scheme.UNIXS}
 
 
 @final
@@ -34,22 +46,33 @@ class Endpoint:
     """One address to listen on.
 
     Attributes:
-        host: An IP address without brackets, or localhost.
-        port: 0 lets the operating system choose.
+        host: An IP address without brackets, or localhost; empty for a unix socket.
+        port: 0 lets the operating system choose; 0 for a unix socket.
+        path: The file of a unix socket, and otherwise None.
     """
 
     scheme: Scheme
     host: str
     port: int
+    path: Path | None = None
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        if self.path is not None or self.host == "localhost":
+            return True
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """What no two listeners can have; a port of the system's choice is another each time."""
+        return (str(self.path), 0) if self.path is not None else (self.host, self.port)
 
     @property
     def url(self) -> str:
         """The endpoint as a URL."""
+        if self.path is not None:
+            return f"{self.scheme.value}://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme.value}://{host}:{self.port}"
 
@@ -82,7 +105,7 @@ def _checked(url: str) -> str:
     if parts.scheme not in _SCHEMES:
         raise ValueError(f"URL scheme must be http, https, unix, or unixs: {_shown(url)}")
     if parts.scheme in {"unix", "unixs"}:
-        return url
+        return f"{parts.scheme}://{_socket_path(parts, url)}"
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"URL must be scheme, host and port only: {_shown(url)}")
     host, port = _host_and_port(parts.netloc, url)
@@ -90,6 +113,21 @@ def _checked(url: str) -> str:
         raise ValueError(f"URL must not contain a path: {url}")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{port}"
+
+
+def _socket_path(parts: SplitResult, url: str) -> str:
+    """Return the file that the URL of a unix socket names."""
+    if any(sign in url for sign in "@?#%\\"):
+        raise ValueError(f"URL of a unix socket must be a path only: {_shown(url)}")
+    path = parts.netloc + parts.path
+    if "://" not in url or not path or path.endswith("/"):
+        raise ValueError(f"URL of a unix socket must name a file: {url}")
+    path = posixpath.normpath(path)
+    if len(path) > _SOCKET_PATH_BYTES_MAX:
+        raise ValueError(
+            f"the path of a unix socket may have {_SOCKET_PATH_BYTES_MAX} bytes: {url}"
+        )
+    return path
 
 
 def _split(url: str) -> SplitResult:
@@ -120,8 +158,9 @@ def _host_and_port(netloc: str, url: str) -> tuple[str, int]:
 
 def _endpoint(url: str) -> Endpoint:
     parts = urlsplit(url)
-    if parts.scheme in {"unix", "unixs"}:
-        raise ConfigError(f"unix sockets are not in this release: {url}")
+    scheme = Scheme(parts.scheme)
+    if scheme in {Scheme.UNIX, Scheme.UNIXS}:
+        return Endpoint(scheme=scheme, host="", port=0, path=Path(parts.netloc + parts.path))
     host = parts.hostname or ""
     if host != "localhost":
         try:
@@ -131,4 +170,4 @@ def _endpoint(url: str) -> Endpoint:
         if "%" in host:
             raise ConfigError(f"addresses with a zone cannot be listened on ({url})")
         host = str(address)
-    return Endpoint(scheme=Scheme(parts.scheme), host=host, port=parts.port or 0)
+    return Endpoint(scheme=scheme, host=host, port=parts.port or 0)

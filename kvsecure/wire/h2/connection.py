@@ -1,6 +1,6 @@
 """A server's side of one HTTP/2 connection: bytes in, events out, answers to bytes.
 
-Owns: the connection's state: streams, windows, settings, limits on what a peer may make us do.
+Owns: the frames as they come, requests and their data, receive windows, and the connection's end.
 Never: reads, writes, waits or looks at a clock; it is given one for pings, which are rare, and
     `tick` tells it that a second has passed.
 Follows: RFC 9113, section by section where the code says so.
@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from kvsecure.wire.h2.control import RESET, ConnectionFailed, Control
 from kvsecure.wire.h2.frames import (
-    ACK,
     END_HEADERS,
     END_STREAM,
     FRAME_HEADER_BYTES,
@@ -24,18 +24,14 @@ from kvsecure.wire.h2.frames import (
     FrameType,
     Setting,
     encode_goaway,
-    encode_ping,
-    encode_ping_ack,
     encode_settings,
     encode_window_update,
-    frame_header,
 )
 from kvsecure.wire.h2.head import CompressionFailed, Head, HeadReader, MalformedHead
 from kvsecure.wire.h2.limits import Limits
 from kvsecure.wire.h2.outgoing import DRAINED, Outgoing
-from kvsecure.wire.h2.pings import Pings, Probe
 from kvsecure.wire.h2.stream import Stream
-from kvsecure.wire.h2.windows import WINDOW_DEFAULT, WINDOW_MAX, ReceiveWindow
+from kvsecure.wire.h2.windows import WINDOW_DEFAULT, ReceiveWindow
 
 __all__ = ["DATA", "DRAINED", "REQUEST", "RESET", "Connection"]
 
@@ -44,19 +40,16 @@ __all__ = ["DATA", "DRAINED", "REQUEST", "RESET", "Connection"]
 REQUEST: Final = 1
 # (DATA, stream id, data, whether that is all)
 DATA: Final = 2
-# (RESET, stream id, error code): the peer does not want an answer any more
-RESET: Final = 3
-# And those of the sending half, whose frames leave when window updates come in: DRAINED.
+# And those of the control frames, RESET, and of the sending half, whose frames leave when window
+# updates come in: DRAINED.
 
 _u32_from: Final = struct.Struct(">I").unpack_from
-_SETTINGS_ACK: Final = frame_header(0, FrameType.SETTINGS, ACK, 0)
-
-
-@final
-class _ConnectionFailed(Exception):
-    def __init__(self, code: ErrorCode, why: str) -> None:
-        super().__init__(why)
-        self.code = code
+# The head of a frame: length and type together, flags, stream.
+_frame_from: Final = struct.Struct(">IBI").unpack_from
+_STREAM_ID_MAX: Final = 0x7FFF_FFFF
+# Members of an enum are slow to look up: these are compared for every request.
+_HEADERS_TYPE: Final = int(FrameType.HEADERS)
+_DATA_TYPE: Final = int(FrameType.DATA)
 
 
 @final
@@ -64,25 +57,19 @@ class Connection:
     """One peer's connection."""
 
     __slots__ = (
-        "_answers_seen",
         "_begun",
         "_buffer",
+        "_control",
         "_header_block",
         "_header_flags",
         "_header_stream",
         "_held",
-        "_idle_budget",
         "_last_taken",
         "_limits",
-        "_now_ns",
-        "_pings",
         "_preface_left",
         "_receive_window",
-        "_reset_budget",
-        "_windows_opened",
         "closing",
         "failed",
-        "has_begun",
         "heads",
         "heard",
         "highest_stream",
@@ -93,10 +80,9 @@ class Connection:
     def __init__(self, limits: Limits, now_ns: Callable[[], int]) -> None:
         """Begin with our settings in `out`; `now_ns` is monotonic, in nanoseconds."""
         self._limits = limits
-        self._now_ns = now_ns
-        self._pings = Pings(limits.pings)
         self.heads = HeadReader(limits.header_list_bytes_max)
         self.outgoing = Outgoing(limits.stream_window_bytes)
+        self._control = Control(limits, self.outgoing, now_ns)
         self.outgoing.out += [
             encode_settings(
                 {
@@ -123,14 +109,14 @@ class Connection:
         # Requests of which nothing but the head has come, within one read.
         self._begun: dict[int, Head] = {}
         self._preface_left = PREFACE
-        # Whether the peer has sent what a client sends first.
-        self.has_begun = False
         self._header_block = b""
         self._header_stream = 0
         self._header_flags = 0
-        self._idle_budget = limits.idle_frames_per_s_max
-        self._reset_budget = limits.resets_per_s_max
-        self._answers_seen = self._windows_opened = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the peer has sent what a client sends first."""
+        return self._control.has_begun
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -145,7 +131,7 @@ class Connection:
         self.heard = True
         try:
             self._receive(data, events)
-        except _ConnectionFailed as failure:
+        except ConnectionFailed as failure:
             self.fail(failure.code, str(failure))
         return events
 
@@ -155,14 +141,18 @@ class Connection:
         if self._preface_left:
             offset = min(len(buffer), len(self._preface_left))
             if buffer[:offset] != self._preface_left[:offset]:
-                raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface")
+                raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface")
             self._preface_left = self._preface_left[offset:]
         end = len(buffer)
         frame_bytes_max = self._limits.frame_bytes_max
-        while end - offset >= FRAME_HEADER_BYTES:
+        while True:
+            if not self._begun and not self._header_stream:
+                offset = self._take_whole(buffer, offset, events)
+            if end - offset < FRAME_HEADER_BYTES:
+                break
             length = _u32_from(buffer, offset)[0] >> 8
             if length > frame_bytes_max:
-                raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large")
+                raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large")
             frame_type = buffer[offset + 3]
             flags = buffer[offset + 4]
             stream_id = _u32_from(buffer, offset + 5)[0] & 0x7FFF_FFFF
@@ -187,7 +177,7 @@ class Connection:
                     self.outgoing.streams[stream_id] = None
                     events.append((REQUEST, stream_id, head, buffer[start:stop], True))
                 else:
-                    self._reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
+                    self._control.reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
                 continue
             if stream_id in self._begun:
                 self._promote(stream_id, events)
@@ -198,6 +188,59 @@ class Connection:
         if not self._held:
             self._reopen()
 
+    def _take_whole(self, buffer: bytes, offset: int, events: list[tuple[Any, ...]]) -> int:
+        """Take in the requests that lie here whole: a header block and a frame of data each.
+
+        Nearly all are like that; whatever else lies here is left to the caller.
+
+        Returns:
+            Where what is left begins.
+        """
+        if self.closing or not self.has_begun:
+            return offset
+        streams, frame_bytes_max = self.outgoing.streams, self._limits.frame_bytes_max
+        room = self._limits.streams_max - len(streams)
+        end = len(buffer)
+        while room > 0 and end - offset >= 2 * FRAME_HEADER_BYTES:
+            first, flags, stream_id = _frame_from(buffer, offset)
+            if (
+                first & 0xFF != _HEADERS_TYPE
+                or flags != END_HEADERS
+                or not self.highest_stream < stream_id <= _STREAM_ID_MAX
+                or not stream_id & 1
+            ):
+                break
+            start = offset + FRAME_HEADER_BYTES
+            stop = start + (first >> 8)
+            if end - stop < FRAME_HEADER_BYTES:
+                break
+            second, flags, other_id = _frame_from(buffer, stop)
+            length = second >> 8
+            data = stop + FRAME_HEADER_BYTES
+            if (
+                second & 0xFF != _DATA_TYPE
+                or flags != END_STREAM
+                or other_id != stream_id
+                or max(first >> 8, length) > frame_bytes_max
+                or end - data < length
+            ):
+                break
+            self.highest_stream = stream_id
+            offset = stop
+            head = self._head_of(buffer[start:stop], stream_id)
+            if head is None:
+                # Its stream is gone; what becomes of its data is not for here.
+                break
+            offset = data + length
+            self._take_window(length)
+            if head.content_length is None or head.content_length == length:
+                streams[stream_id] = None
+                room -= 1
+                events.append((REQUEST, stream_id, head, buffer[data:offset], True))
+            else:
+                self._control.reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
+        return offset
+
     def _is_plain(self, frame_type: int, flags: int, stream_id: int) -> bool:
         """Tell whether a frame is the whole header block of a new request that has data."""
         return (
@@ -206,7 +249,7 @@ class Connection:
             and stream_id > self.highest_stream
             and bool(stream_id & 1)
             and not self._header_stream
-            and self.has_begun
+            and self._control.has_begun
             and not self._is_full
         )
 
@@ -236,36 +279,37 @@ class Connection:
     def _frame(
         self, frame_type: int, flags: int, stream_id: int, payload: bytes, events: list[Any]
     ) -> None:
-        if not self.has_begun and frame_type != FrameType.SETTINGS:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if not self._control.has_begun and frame_type != FrameType.SETTINGS:
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._header_stream and (
             frame_type != FrameType.CONTINUATION or stream_id != self._header_stream
         ):
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
         match frame_type:
             case FrameType.DATA:
                 self._on_data(flags, stream_id, payload, events)
             case FrameType.HEADERS:
                 self._on_headers(flags, stream_id, payload, events)
             case FrameType.PRIORITY:
-                self._on_priority(stream_id, payload, events)
+                self._control.priority(stream_id, payload, events)
             case FrameType.RST_STREAM:
-                self._on_reset(stream_id, payload, events)
+                self._control.reset(stream_id, self.highest_stream, payload, events)
             case FrameType.SETTINGS:
-                self._on_settings(flags, stream_id, payload, events)
+                self._control.settings(flags, stream_id, payload, events)
             case FrameType.PUSH_PROMISE:
-                raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "clients do not push")
+                raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "clients do not push")
             case FrameType.PING:
-                self._on_ping(flags, stream_id, payload)
+                has_streams = bool(self.outgoing.streams or self._begun)
+                self._control.ping(flags, stream_id, payload, has_streams=has_streams)
             case FrameType.GOAWAY:
-                self._on_goaway(stream_id, payload)
+                self._control.goaway(stream_id, payload)
             case FrameType.WINDOW_UPDATE:
-                self._on_window_update(stream_id, payload, events)
+                self._control.window_update(stream_id, self.highest_stream, payload, events)
             case FrameType.CONTINUATION:
                 self._on_continuation(flags, payload, events)
             case _:
                 # Section 5.5: frames of unknown types are ignored.
-                self._spend_idle()
+                self._control.spend_idle()
 
     @property
     def _is_full(self) -> bool:
@@ -277,17 +321,17 @@ class Connection:
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes, events: list[Any]) -> None:
         if not stream_id & 1:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a stream id that is no client's")
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a stream id that is no client's")
         payload = _without_padding(flags, payload)
         if flags & PRIORITY_FLAG:
             if len(payload) < 5:
-                raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a cut priority")
+                raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a cut priority")
             if _u32_from(payload)[0] & 0x7FFF_FFFF == stream_id:
-                raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a stream that rests on itself")
+                raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a stream that rests on itself")
             payload = payload[5:]
         closed = stream_id <= self.highest_stream and stream_id not in self.outgoing.streams
         if closed and stream_id not in self.outgoing.reset_lately:
-            raise _ConnectionFailed(ErrorCode.STREAM_CLOSED, "headers on a closed stream")
+            raise ConnectionFailed(ErrorCode.STREAM_CLOSED, "headers on a closed stream")
         self._header_stream = stream_id
         self._header_flags = flags
         self._header_block = payload
@@ -297,9 +341,9 @@ class Connection:
 
     def _on_continuation(self, flags: int, payload: bytes, events: list[Any]) -> None:
         if not self._header_stream:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
-        if not payload:
-            self._spend_idle()
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
+        # A block that is as large as it may be fits into five frames.
+        self._control.spend_idle()
         self._header_block += payload
         self._check_block()
         if flags & END_HEADERS:
@@ -307,7 +351,7 @@ class Connection:
 
     def _check_block(self) -> None:
         if len(self._header_block) > self._limits.header_block_bytes_max:
-            raise _ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
 
     def _end_headers(self, events: list[Any]) -> None:
         stream_id, flags, block = self._header_stream, self._header_flags, self._header_block
@@ -327,10 +371,10 @@ class Connection:
             return
         if self._is_full:
             # Section 5.1.2: it was not begun, so it may be tried again elsewhere.
-            self._reset_stream(stream_id, ErrorCode.REFUSED_STREAM)
+            self._control.refuse_stream(stream_id)
             return
         if ended and head.content_length:
-            self._reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
+            self._control.reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
             return
         self._open(stream_id, head, events, ended=ended)
 
@@ -340,20 +384,20 @@ class Connection:
         try:
             self.heads.read_trailers(block)
         except CompressionFailed as failure:
-            raise _ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(failure)) from None
+            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(failure)) from None
         except MalformedHead:
             is_sound = False
         if stream_id not in self.outgoing.streams:
             # Section 5.1: reset here, lately. What was sent before the peer knew is dropped,
             # whatever it is; the compression state has had its part.
-            self._spend_idle()
+            self._control.spend_idle()
             return
         stream = self.outgoing.streams[stream_id]
         if stream is None or stream.remote_ended:
             # Section 5.1: that it has ended comes before what is wrong with the block.
-            self._fail_stream(stream_id, ErrorCode.STREAM_CLOSED, events)
+            self._control.fail_stream(stream_id, ErrorCode.STREAM_CLOSED, events)
         elif not is_sound or stream.content_left:
-            self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
+            self._control.fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
         else:
             stream.remote_ended = True
             self.outgoing.request_ended(stream_id)
@@ -363,9 +407,9 @@ class Connection:
         try:
             return self.heads.read(block)
         except CompressionFailed as failure:
-            raise _ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(failure)) from None
+            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(failure)) from None
         except MalformedHead:
-            self._reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
+            self._control.reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
             return None
 
     # --- data -----------------------------------------------------------------------------------
@@ -373,30 +417,36 @@ class Connection:
     def _on_data(self, flags: int, stream_id: int, payload: bytes, events: list[Any]) -> None:
         self._take_window(len(payload))
         if not stream_id or stream_id > self.highest_stream:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "data on a stream that is idle")
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "data on a stream that is idle")
         length = len(payload)
         content = _without_padding(flags, payload)
         if stream_id not in self.outgoing.streams:
+            if stream_id in self.outgoing.given_up_lately:
+                # grpc-java lets the data of a call follow its reset. It is an error of the stream
+                # (RFC 7540 section 5.1), and as the reset was counted this costs nothing more.
+                self.outgoing.given_up_lately.remove(stream_id)
+                self.outgoing.reset(stream_id, ErrorCode.STREAM_CLOSED)
+                return
             if stream_id not in self.outgoing.reset_lately:
-                raise _ConnectionFailed(ErrorCode.STREAM_CLOSED, "data on a closed stream")
+                raise ConnectionFailed(ErrorCode.STREAM_CLOSED, "data on a closed stream")
             if not content:
-                self._spend_idle()
+                self._control.spend_idle()
             return
         stream = self.outgoing.streams[stream_id]
         if stream is None or stream.remote_ended:
-            self._fail_stream(stream_id, ErrorCode.STREAM_CLOSED, events)
+            self._control.fail_stream(stream_id, ErrorCode.STREAM_CLOSED, events)
             return
         if not stream.receive_window.take(length):
-            self._fail_stream(stream_id, ErrorCode.FLOW_CONTROL_ERROR, events)
+            self._control.fail_stream(stream_id, ErrorCode.FLOW_CONTROL_ERROR, events)
             return
         ended = bool(flags & END_STREAM)
         if not content and not ended:
-            self._spend_idle()
+            self._control.spend_idle()
             return
         if stream.content_left is not None:
             stream.content_left -= len(content)
             if stream.content_left < 0 or (ended and stream.content_left):
-                self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
+                self._control.fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
                 return
         if ended:
             stream.remote_ended = True
@@ -409,7 +459,7 @@ class Connection:
 
     def _take_window(self, length: int) -> None:
         if not self._receive_window.take(length):
-            raise _ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "more data than allowed")
+            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "more data than allowed")
 
     def hold(self) -> None:
         """Promise the peer no more data until `release`: what has come is still being held."""
@@ -424,126 +474,6 @@ class Connection:
         window = self._receive_window.reopen()
         if window:
             self.outgoing.out.append(encode_window_update(0, window))
-
-    # --- control --------------------------------------------------------------------------------
-
-    def _on_priority(self, stream_id: int, payload: bytes, events: list[Any]) -> None:
-        self._spend_idle()
-        if not stream_id:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "the priority of no stream")
-        if len(payload) != 5:
-            self._fail_stream(stream_id, ErrorCode.FRAME_SIZE_ERROR, events)
-        elif _u32_from(payload)[0] & 0x7FFF_FFFF == stream_id:
-            self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
-
-    def _on_reset(self, stream_id: int, payload: bytes, events: list[Any]) -> None:
-        if len(payload) != 4:
-            raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a reset of a wrong size")
-        if not stream_id or stream_id > self.highest_stream:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a reset of a stream that is idle")
-        self._reset_budget -= 1
-        if self._reset_budget < 0:
-            raise _ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
-        if stream_id in self.outgoing.streams:
-            self.outgoing.forget(stream_id)
-            events.append((RESET, stream_id, _u32_from(payload)[0]))
-        elif stream_id in self.outgoing.reset_lately:
-            # It knows: nothing that comes on it from here on is merely late.
-            self.outgoing.reset_lately.remove(stream_id)
-
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes, events: list[Any]) -> None:
-        if stream_id:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "settings of a stream")
-        if flags & ACK:
-            if payload:
-                raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "an ack with settings")
-            return
-        if len(payload) % 6:
-            raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "settings of a wrong size")
-        if self.has_begun:
-            self._spend_idle()
-        self.has_begun = True
-        for start in range(0, len(payload), 6):
-            setting = int.from_bytes(payload[start : start + 2], "big")
-            self._set(setting, _u32_from(payload, start + 2)[0])
-        # Section 6.5.3: the peer counts by its new settings from here on, and not before.
-        self.outgoing.out.append(_SETTINGS_ACK)
-        self.outgoing.send_queued(events)
-
-    def _set(self, setting: int, value: int) -> None:
-        match setting:
-            case Setting.ENABLE_PUSH:
-                if value > 1:
-                    raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "push neither on nor off")
-            case Setting.INITIAL_WINDOW_SIZE:
-                if value > WINDOW_MAX:
-                    raise _ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
-                if not self.outgoing.shift(value):
-                    raise _ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
-            case Setting.MAX_FRAME_SIZE:
-                if not 16_384 <= value <= 16_777_215:
-                    raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a frame size out of range")
-                self.outgoing.peer_frame_bytes_max = value
-            case _:
-                # The others limit what we never do: push, and compress with a table.
-                pass
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a ping of a stream")
-        if len(payload) != 8:
-            raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a ping of a wrong size")
-        if flags & ACK:
-            return
-        self._spend_idle()
-        self.outgoing.out.append(encode_ping_ack(payload))
-        has_streams = bool(self.outgoing.streams or self._begun)
-        if not self._pings.is_tolerable(self._now_ns(), has_streams=has_streams):
-            # grpc-go's word, on which its clients ping less often from then on.
-            raise _ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
-
-    def _on_goaway(self, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a goaway of a stream")
-        if len(payload) < 8:
-            raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a goaway of a wrong size")
-        self._spend_idle()
-
-    def _on_window_update(self, stream_id: int, payload: bytes, events: list[Any]) -> None:
-        if len(payload) != 4:
-            raise _ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a window update of a wrong size")
-        increment = _u32_from(payload)[0] & 0x7FFF_FFFF
-        outgoing = self.outgoing
-        if not stream_id:
-            if not increment:
-                raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a window update of nothing")
-            if not outgoing.open_connection(increment):
-                raise _ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
-        elif stream_id > self.highest_stream:
-            raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "a window of an idle stream")
-        elif not increment:
-            # Section 6.9: whatever state the stream is in.
-            self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR, events)
-            return
-        elif stream_id in outgoing.streams and not outgoing.open_stream(stream_id, increment):
-            self._fail_stream(stream_id, ErrorCode.FLOW_CONTROL_ERROR, events)
-            return
-        if self._windows_opened < 2 * outgoing.answers:
-            # For each frame of ours a peer may open two windows, and it may do so late.
-            self._windows_opened += 1
-        elif not outgoing.waits_for_window:
-            self._spend_idle()
-        outgoing.send_queued(events)
-
-    def _spend_idle(self) -> None:
-        """Count a frame that costs us work and moves nothing; answers earn new ones."""
-        if self._answers_seen != self.outgoing.answers:
-            self._answers_seen = self.outgoing.answers
-            self._pings.answered = True
-            self._idle_budget = self._limits.idle_frames_per_s_max
-        self._idle_budget -= 1
-        if self._idle_budget < 0:
-            raise _ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many frames about nothing")
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -567,28 +497,9 @@ class Connection:
 
     def tick(self) -> None:
         """Take note that a second has passed: a peer may do some idle things again."""
-        self._idle_budget = self._limits.idle_frames_per_s_max
-        self._reset_budget = self._limits.resets_per_s_max
         self.outgoing.tick()
         heard, self.heard = self.heard, False
-        probe = self._pings.tick(self._now_ns(), heard=heard)
-        if probe is Probe.PING:
-            self.outgoing.out.append(encode_ping(bytes(8)))
-        elif probe is Probe.GIVE_UP:
-            self.silent = True
-
-    def _fail_stream(self, stream_id: int, code: ErrorCode, events: list[Any]) -> None:
-        if stream_id in self.outgoing.streams:
-            self.outgoing.forget(stream_id)
-            events.append((RESET, stream_id, code))
-        self._reset_stream(stream_id, code)
-
-    def _reset_stream(self, stream_id: int, code: ErrorCode) -> None:
-        """Send a reset; it counts against the peer, who made us do it (2025's MadeYouReset)."""
-        self._reset_budget -= 1
-        if self._reset_budget < 0:
-            raise _ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many stream errors")
-        self.outgoing.reset(stream_id, code)
+        self.silent = self._control.tick(heard=heard) or self.silent
 
 
 def _without_padding(flags: int, payload: bytes) -> bytes:
@@ -596,5 +507,5 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise _ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
+        raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
     return payload[1 : len(payload) - payload[0]]

@@ -18,6 +18,10 @@ __all__ = ["CompressionFailed", "Head", "HeadReader", "MalformedHead"]
 
 _REMEMBERED_MAX: Final = 64
 _REMEMBERED_BLOCK_BYTES_MAX: Final = 512
+# A field may be one byte on the wire, and costs as much to decode and check as any other.
+_FIELDS_MAX: Final = 100
+# RFC 7541 section 4.2: one to the smallest size in between, and one to the last.
+_RESIZES_MAX: Final = 2
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE: Final = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
 _CONNECTION_FIELDS: Final = frozenset(
@@ -137,18 +141,32 @@ class HeadReader:
             _check_field(name, value)
 
     def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        if _resizes(block):
+        if block[:1] and block[0] & 0xE0 == 0x20:
             # Entries may go with it.
             self._table.changes += 1
+            _check_resizes(block)
         try:
-            return [(name, value) for name, value in self._decoder.decode(block, raw=True)]
-        except (HPACKError, UnicodeDecodeError, IndexError) as error:
-            raise CompressionFailed(str(error)) from None
+            fields = [(name, value) for name, value in self._decoder.decode(block, raw=True)]
+        except (HPACKError, UnicodeDecodeError, IndexError):
+            # Not in the words of the library, which tell the peer where things are in memory.
+            raise CompressionFailed("a header block that cannot be decoded") from None
+        if len(fields) > _FIELDS_MAX:
+            raise CompressionFailed("too many fields")
+        return fields
 
 
-def _resizes(block: bytes) -> bool:
-    """Tell whether a block begins with a change of the table's size."""
-    return block[:1] != b"" and block[0] & 0xE0 == 0x20
+def _check_resizes(block: bytes) -> None:
+    """Refuse a block that changes the table's size over and over again."""
+    count = offset = 0
+    while offset < len(block) and block[offset] & 0xE0 == 0x20:
+        count += 1
+        if count > _RESIZES_MAX:
+            raise CompressionFailed("too many changes of the table's size")
+        is_long = block[offset] & 0x1F == 0x1F
+        offset += 1
+        while is_long and offset < len(block) and block[offset] & 0x80:
+            offset += 1
+        offset += is_long
 
 
 def _check_request(fields: list[tuple[bytes, bytes]]) -> Head:

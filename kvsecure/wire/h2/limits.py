@@ -25,4 +25,6 @@ class Limits(NamedTuple):
     idle_frames_per_s_max: int = 1_000
     # Streams that the peer begins and takes back, a second (CVE-2023-44487).
     resets_per_s_max: int = 200
+    # Streams that its mistakes make us reset, a second (CVE-2025-8671).
+    mistakes_per_s_max: int = 50
     pings: PingLimits = ANY_PINGS

@@ -9,7 +9,7 @@ Keeps: data never exceeds a window of the peer's; a stream that is whole when it
 """
 
 import struct
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
 
@@ -56,6 +56,7 @@ class Outgoing:
         "_stream_window_bytes",
         "answers",
         "crowd_bytes",
+        "given_up_lately",
         "out",
         "peer_frame_bytes_max",
         "peer_window",
@@ -83,7 +84,11 @@ class Outgoing:
         self.answers = 0
         # Streams that were reset here: what the peer had sent before it knew is ignored.
         self.reset_lately: deque[int] = deque(maxlen=_RESET_REMEMBERED_MAX)
-        self._queued: deque[int] = deque()
+        # Streams that the peer has reset, and that nothing has come on since.
+        self.given_up_lately: deque[int] = deque(maxlen=_RESET_REMEMBERED_MAX)
+        # Streams that have data and a window of their own for it, in the order of their turns.
+        # Those whose window is closed are not looked at until it opens.
+        self._queued: OrderedDict[int, None] = OrderedDict()
         # Answers that have nothing left to send but their end, and the seconds they have waited.
         self._lingering: dict[int, int] = {}
         self._is_patient = True
@@ -192,8 +197,8 @@ class Outgoing:
         if stream_id not in self.streams or not data:
             return
         stream = self.stream(stream_id)
-        if not stream.queue:
-            self._queued.append(stream_id)
+        if stream.send_window > 0:
+            self._queued[stream_id] = None
         stream.queue.append(data)
         self._count(stream, len(data))
         self.send_queued([])
@@ -235,6 +240,7 @@ class Outgoing:
         stream = self.streams.pop(stream_id)
         if stream is not None:
             self._lingering.pop(stream_id, None)
+            self._queued.pop(stream_id, None)
             self._count(stream, -stream.queued_bytes)
             stream.queue.clear()
 
@@ -275,11 +281,6 @@ class Outgoing:
 
     # --- windows --------------------------------------------------------------------------------
 
-    @property
-    def waits_for_window(self) -> bool:
-        """Whether data is held back."""
-        return bool(self._queued)
-
     def open_connection(self, increment: int) -> bool:
         """Let the connection send more; return False if its window is too large then."""
         self.send_window += increment
@@ -289,18 +290,34 @@ class Outgoing:
         """Let an open stream send more; return False if its window is too large then."""
         stream = self.stream(stream_id)
         stream.send_window += increment
+        self._line_up(stream_id, stream)
         return stream.send_window <= WINDOW_MAX
 
-    def shift(self, window: int) -> bool:
-        """Section 6.9.2: a new initial window moves those of open streams; False if too large."""
+    def shift(self, window: int, highest: int = 0) -> bool:
+        """Section 6.9.2: a new initial window moves those of open streams; False if too large.
+
+        It looks at every stream: whoever lets the peer do this has to count it.
+
+        Args:
+            window: What new streams may send from now on.
+            highest: The largest that it was on the way there, if that is more: it must not be too
+                large either.
+        """
         difference = window - self.peer_window
+        send_window_max = WINDOW_MAX - max(highest - window, 0)
         self.peer_window = window
         sound = True
-        for stream in self.streams.values():
+        for stream_id, stream in self.streams.items():
             if stream is not None:
                 stream.send_window += difference
-                sound = sound and stream.send_window <= WINDOW_MAX
+                self._line_up(stream_id, stream)
+                sound = sound and stream.send_window <= send_window_max
         return sound
+
+    def _line_up(self, stream_id: int, stream: Stream) -> None:
+        """Let a stream have its turns again once its window has opened."""
+        if stream.queue and stream.send_window > 0:
+            self._queued[stream_id] = None
 
     def stream(self, stream_id: int) -> Stream:
         """Return an open stream's state, making it now for one that needed none so far."""
@@ -312,26 +329,21 @@ class Outgoing:
 
     def send_queued(self, events: list[Any]) -> None:
         """Send what the windows allow, a frame of each waiting stream in turn."""
-        blocked: list[int] = []
         queued = self._queued
         while queued and self.send_window > 0:
-            stream_id = queued.popleft()
-            stream = self.streams.get(stream_id)
-            if stream is None or not stream.queue:
+            stream_id, _ = queued.popitem(last=False)
+            stream = self.stream(stream_id)
+            if stream.send_window <= 0:
+                # Closed by the peer's settings since.
                 continue
             self._send_some(stream_id, stream)
             if not stream.queue:
                 self._drained(stream_id, stream, events)
             elif stream.send_window > 0:
-                queued.append(stream_id)
-            else:
-                blocked.append(stream_id)
-        queued.extendleft(reversed(blocked))
+                queued[stream_id] = None
 
     def _send_some(self, stream_id: int, stream: Stream) -> None:
         length_max = min(self.send_window, stream.send_window, self.peer_frame_bytes_max)
-        if length_max <= 0:
-            return
         data = stream.queue.popleft()
         if len(data) > length_max:
             # A view: what is left is not copied for every frame.
