@@ -358,6 +358,22 @@ def test_large_answers_wait_for_the_peer_to_read(bench: Bench) -> None:
     assert [status for status, _ in answers.values()] == [b"0"] * 10
 
 
+def test_answers_of_one_turn_are_bounded(bench: Bench) -> None:
+    """However much a peer may leave unread, so much is made for it before others have a turn."""
+    client = _Client(bench)
+    client.ask(_put(b"/app/a", b"v" * 16_000))
+    client.send(*(_get(b"/app/a") for _ in range(100)))
+    owed_bytes = client.session.owed_bytes
+    answers: dict[int, tuple[bytes, bytes]] = {}
+
+    for _ in range(8):
+        bench.end_turn()
+        answers |= client.answers()
+
+    assert 512 * 1024 <= owed_bytes < 560 * 1024
+    assert [status for status, _ in answers.values()] == [b"0"] * 100
+
+
 def test_burst_is_bounded(bench: Bench) -> None:
     """More requests than a burst may hold are several of them."""
     client = _Client(bench)
