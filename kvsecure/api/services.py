@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 from kvsecure.model.errors import Refused
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.upkeep import Upkeep
 
 __all__ = ["Receiver", "Services", "StreamCall"]
 
@@ -62,6 +63,7 @@ class Services:
 
     gate: Gate
     feeds: Feeds
+    upkeep: Upkeep
     # The header field of an answer at a revision; 0 leaves the revision out.
     header: Callable[[int], bytes]
     # Does something at the end of this turn, before its answers leave.

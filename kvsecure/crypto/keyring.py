@@ -177,6 +177,11 @@ class Keyring:
         """The data key that new data is sealed under."""
         return max(self._terms)
 
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """The data keys that there are, in order."""
+        return tuple(sorted(self._terms))
+
     def data_key(self, term: int, *, purpose: str) -> Secret:
         """Derive a key from a data key.
 

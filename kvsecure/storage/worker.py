@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from enum import IntEnum
 from pathlib import Path
@@ -24,11 +25,12 @@ from typing import Any, Final, final
 
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.defragment import Defragmenter
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
 from kvsecure.storage.spares import SpareMaker
-from kvsecure.storage.tables import TableWriter, unpack_rows
+from kvsecure.storage.tables import Sizes, TableWriter, unpack_rows
 
 __all__ = [
     "APPEND",
@@ -68,6 +70,8 @@ class Order(IntEnum):
     CLOSE = 6
     # Log: make the audit segment durable now.
     SYNC_AUDIT = 7
+    # Tables: give free pages back to the file system; rows may be written meanwhile.
+    DEFRAGMENT = 8
 
 
 class Report(IntEnum):
@@ -84,6 +88,10 @@ class Report(IntEnum):
     BROKEN = 5
     # Log: the audit segment is durable as far as it was written when that was asked for.
     AUDIT_SYNCED = 6
+    # Tables: sizes, and how long it took in microseconds.
+    DEFRAGMENTED = 7
+    # Tables: they are as they were: an errno and its text.
+    NOT_DEFRAGMENTED = 8
 
 
 def order(kind: Order, *parts: bytes) -> bytes:
@@ -238,26 +246,50 @@ class _LogProcess:
 class _TableProcess:
     """Writes the tables."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], answer: _Socket) -> None:
+        self._answer = answer
+        directory = Path(settings["directory"])
         self._writer = TableWriter(
-            Path(settings["directory"]),
+            directory,
             ClusterId(settings["cluster"]),
             Secret(base64.b64decode(settings["key"])),
             term=int(settings["term"]),
             size_bytes_max=int(settings["size_bytes_max"]),
         )
+        # Held by whoever writes rows or reports: the thread that defragments does both at its end.
+        self._lock = threading.Lock()
+        self._defragmenter = Defragmenter(directory, self._writer, self._lock)
 
     def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
         """Carry out one order."""
         if kind is Order.WRITE:
+            self._defragmenter.wait_for_room()
             started_ns = time.monotonic_ns()
-            sizes = self._writer.write(unpack_rows(body))
-            took_us = (time.monotonic_ns() - started_ns) // 1000
-            answer.send(Report.WRITTEN, WRITTEN.pack(sizes.total, sizes.in_use, took_us))
+            with self._lock:
+                try:
+                    sizes = self._writer.write(unpack_rows(body))
+                except OSError as error:
+                    answer.fail(error)
+                    return
+                self._defragmenter.note(body)
+                took_us = (time.monotonic_ns() - started_ns) // 1000
+                answer.send(Report.WRITTEN, WRITTEN.pack(sizes.total, sizes.in_use, took_us))
+        elif kind is Order.DEFRAGMENT:
+            self._defragmenter.begin(self._defragmented)
 
     def close(self) -> None:
         """Close the environment."""
+        self._defragmenter.wait()
         self._writer.close()
+
+    def _defragmented(self, outcome: Sizes | OSError, took_us: int) -> None:
+        """Report how it ended; the lock is held."""
+        with contextlib.suppress(OSError):
+            if isinstance(outcome, OSError):
+                self._answer.fail(outcome, Report.NOT_DEFRAGMENTED)
+            else:
+                sizes = WRITTEN.pack(outcome.total, outcome.in_use, took_us)
+                self._answer.send(Report.DEFRAGMENTED, sizes)
 
 
 def _serve(answer: _Socket) -> int:
@@ -266,7 +298,9 @@ def _serve(answer: _Socket) -> int:
     if first is None or first[0] is not Order.OPEN:
         return 1
     settings = json.loads(first[1])
-    process = _LogProcess(settings) if settings["role"] == "log" else _TableProcess(settings)
+    process = (
+        _LogProcess(settings) if settings["role"] == "log" else _TableProcess(settings, answer)
+    )
     answer.send(Report.READY)
     while (received := answer.receive()) is not None:
         kind, body = received

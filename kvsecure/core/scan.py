@@ -1,0 +1,184 @@
+"""A scan: everything that the tables hold, read in order, checked against itself, and hashed.
+
+    contents(tables)     the versions of all keys in the order they were written, and the state
+    survey(tables, ...)  their hashes; what etcd calls HashKV and Hash
+
+Owns: what has to agree in tables that are whole: every version that the index names has its record,
+    says the same as it, and no record is without one.
+Never: changes anything, or looks at memory: what is checked is what a restart would find.
+Follows: etcd's HashKV: every version that is retained, of all tenants, through a revision.
+Keeps: two members with the same history that are compacted to the same revision have equal hashes,
+    however their tables came to be.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Protocol, final
+
+from google.protobuf.message import DecodeError
+
+from kvsecure.core.mvcc.index import HEAD, is_tombstone, main_of
+from kvsecure.core.mvcc.records import decode_index_block
+from kvsecure.model.ids import TenantId
+from kvsecure.proto.mvcc_pb2 import KeyValue
+from kvsecure.proto.state_pb2 import Applied
+from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Table
+
+__all__ = ["Contents", "Damage", "SealedTables", "Survey", "Version", "contents", "survey"]
+
+_APPLIED_KEY: Final = b"A"
+_TENANT_KEY: Final = b"T"
+_PLACE_BYTES: Final = 12
+_SUB_MASK: Final = 0x7F
+_HASHED_AT_ONCE: Final = 512
+
+
+@final
+class Damage(Exception):
+    """The tables are not whole; the text says where, and names no key."""
+
+
+class SealedTables(Protocol):
+    """Tables at one moment; `kvsecure.storage.tables.TableReader` is one."""
+
+    def scan(self, table: Table, scope: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) in key order, for tables whose rows all have this scope."""
+        ...
+
+    def scan_sealed(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, sealed row) in key order."""
+        ...
+
+    def open(self, table: Table, key: bytes, scope: int, sealed: bytes) -> bytes:
+        """Return the value of a row of `scan_sealed`."""
+        ...
+
+
+class Version(NamedTuple):
+    """One version of one key."""
+
+    tenant: TenantId
+    main: int
+    # As the index table has it: tenant, place, what the version is, key.
+    row: bytes
+    # Encoded mvccpb.KeyValue; None for a deletion.
+    record: bytes | None
+
+
+class Contents(NamedTuple):
+    """What the tables hold."""
+
+    applied: Applied
+    # The state table without `applied`, in key order.
+    state: list[tuple[bytes, bytes]]
+    # In the order they were written. Running it to its end is what checks the tables.
+    versions: Iterator[Version]
+
+
+class Survey(NamedTuple):
+    """What came of hashing everything."""
+
+    applied: Applied
+    # Of the versions through a revision, and of everything.
+    versions_hash: bytes
+    hash: bytes
+    version_count: int
+    record_bytes: int
+
+
+def contents(tables: SealedTables) -> Contents:
+    """Read the state, and begin to read the versions.
+
+    Raises:
+        Damage: The state cannot be read. Also raised by the iterator of the versions.
+    """
+    try:
+        rows = dict(tables.scan(Table.STATE, NO_SCOPE))
+    except DamagedRow as error:
+        raise Damage(str(error)) from None
+    stored = rows.pop(_APPLIED_KEY, None)
+    if stored is None:
+        raise Damage("the state table does not say how far the log is applied")
+    try:
+        applied = Applied.FromString(stored)
+    except DecodeError:
+        raise Damage("how far the log is applied cannot be read") from None
+    tenants = {int.from_bytes(key[1:5], "big") for key in rows if key[:1] == _TENANT_KEY}
+    return Contents(applied, list(rows.items()), _versions(tables, tenants, applied.revision))
+
+
+def survey(tables: SealedTables, through: int | None = None) -> Survey:
+    """Hash everything.
+
+    Args:
+        tables: At one moment.
+        through: The revision through which versions count for their hash; None for all.
+
+    Raises:
+        Damage: The tables are not whole.
+    """
+    found = contents(tables)
+    counted, later = hashlib.sha256(), hashlib.sha256()
+    last = found.applied.revision if through is None else through
+    count = size_bytes = 0
+    waiting: list[bytes] = []
+    hashing = counted
+    for _, main, row, record in found.versions:
+        if main > last and hashing is counted:
+            counted.update(b"".join(waiting))
+            waiting, hashing = [], later
+        count += 1
+        # The row says how long it is, and the record's length stands before it.
+        waiting.append(row)
+        if record is not None:
+            size_bytes += len(record)
+            waiting.append(len(record).to_bytes(4, "big"))
+            waiting.append(record)
+        if len(waiting) > _HASHED_AT_ONCE:
+            hashing.update(b"".join(waiting))
+            waiting = []
+    hashing.update(b"".join(waiting))
+    whole = hashlib.sha256(counted.digest() + later.digest())
+    for key, value in found.state:
+        for part in (key, value):
+            whole.update(len(part).to_bytes(4, "big") + part)
+    return Survey(found.applied, counted.digest(), whole.digest(), count, size_bytes)
+
+
+def _versions(tables: SealedTables, tenants: set[int], revision: int) -> Iterator[Version]:
+    """Go through index and records side by side: both are in the order of places."""
+    records = tables.scan_sealed(Table.RECORDS)
+    before = b""
+    try:
+        for _, block in tables.scan(Table.INDEX, NO_SCOPE):
+            for tenant, head, key, row in decode_index_block(block):
+                place = head[:_PLACE_BYTES]
+                order = place[:8] + bytes((place[8] & _SUB_MASK,)) + place[9:]
+                if order <= before or main_of(place) > revision:
+                    raise Damage(f"the index is out of order at revision {main_of(place)}")
+                before = order
+                record = None
+                if not is_tombstone(place):
+                    stored = next(records, None)
+                    if stored is None or stored[0] != place:
+                        raise Damage(f"a record of revision {main_of(place)} is missing or astray")
+                    record = tables.open(Table.RECORDS, place, tenant, stored[1])
+                    _check_record(head, key, record)
+                if tenant in tenants:
+                    yield Version(tenant, main_of(place), row, record)
+    except DamagedRow as error:
+        raise Damage(str(error)) from None
+    stored = next(records, None)
+    if stored is not None:
+        raise Damage(f"the index does not name a record of revision {main_of(stored[0])}")
+
+
+def _check_record(head: bytes, key: bytes, record: bytes) -> None:
+    main, _, create, version, lease = HEAD.unpack(head)
+    try:
+        kv = KeyValue.FromString(record)
+    except DecodeError:
+        raise Damage(f"a record of revision {main} cannot be read") from None
+    said = (kv.key, kv.mod_revision, kv.create_revision, kv.version, kv.lease)
+    if said != (key, main, create, version, lease):
+        raise Damage(f"index and record of revision {main} differ")
