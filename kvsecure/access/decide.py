@@ -434,6 +434,7 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         maintenance_pb2.HashRequest: Rule(_cluster_admin, {}),
         maintenance_pb2.HashKVRequest: Rule(_cluster_admin, {"revision": _O}),
         maintenance_pb2.DefragmentRequest: Rule(_cluster_admin, {}),
+        maintenance_pb2.SnapshotRequest: Rule(_cluster_admin, {}),
         maintenance_pb2.MoveLeaderRequest: Rule(_cluster_admin, {"targetID": _O}),
         maintenance_pb2.DowngradeRequest: Rule(_cluster_admin, {"action": _O, "version": _O}),
         health_pb2.HealthCheckRequest: Rule(_anybody, {"service": _O}, open=True),

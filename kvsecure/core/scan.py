@@ -24,7 +24,17 @@ from kvsecure.proto.mvcc_pb2 import KeyValue
 from kvsecure.proto.state_pb2 import Applied
 from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Table
 
-__all__ = ["Contents", "Damage", "SealedTables", "Survey", "Version", "contents", "survey"]
+__all__ = [
+    "Contents",
+    "Damage",
+    "SealedTables",
+    "Survey",
+    "Version",
+    "VersionsHash",
+    "check_record",
+    "contents",
+    "survey",
+]
 
 _APPLIED_KEY: Final = b"A"
 _TENANT_KEY: Final = b"T"
@@ -83,7 +93,6 @@ class Survey(NamedTuple):
     versions_hash: bytes
     hash: bytes
     version_count: int
-    record_bytes: int
 
 
 def contents(tables: SealedTables) -> Contents:
@@ -118,31 +127,47 @@ def survey(tables: SealedTables, through: int | None = None) -> Survey:
         Damage: The tables are not whole.
     """
     found = contents(tables)
-    counted, later = hashlib.sha256(), hashlib.sha256()
+    counted, later = VersionsHash(), VersionsHash()
     last = found.applied.revision if through is None else through
-    count = size_bytes = 0
-    waiting: list[bytes] = []
-    hashing = counted
     for _, main, row, record in found.versions:
-        if main > last and hashing is counted:
-            counted.update(b"".join(waiting))
-            waiting, hashing = [], later
-        count += 1
-        # The row says how long it is, and the record's length stands before it.
-        waiting.append(row)
-        if record is not None:
-            size_bytes += len(record)
-            waiting.append(len(record).to_bytes(4, "big"))
-            waiting.append(record)
-        if len(waiting) > _HASHED_AT_ONCE:
-            hashing.update(b"".join(waiting))
-            waiting = []
-    hashing.update(b"".join(waiting))
+        (counted if main <= last else later).add(row, record)
     whole = hashlib.sha256(counted.digest() + later.digest())
     for key, value in found.state:
         for part in (key, value):
             whole.update(len(part).to_bytes(4, "big") + part)
-    return Survey(found.applied, counted.digest(), whole.digest(), count, size_bytes)
+    count = counted.count + later.count
+    return Survey(found.applied, counted.digest(), whole.digest(), count)
+
+
+@final
+class VersionsHash:
+    """The hash of versions in the order they were written."""
+
+    __slots__ = ("_hash", "_waiting", "count")
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._waiting: list[bytes] = []
+        self.count = 0
+
+    def add(self, row: bytes, record: bytes | None) -> None:
+        """Take in a version."""
+        self.count += 1
+        waiting = self._waiting
+        # The row says how long it is, and the record's length stands before it.
+        waiting.append(row)
+        if record is not None:
+            waiting.append(len(record).to_bytes(4, "big"))
+            waiting.append(record)
+        if len(waiting) > _HASHED_AT_ONCE:
+            self._hash.update(b"".join(waiting))
+            waiting.clear()
+
+    def digest(self) -> bytes:
+        """Return the hash of what was taken in."""
+        self._hash.update(b"".join(self._waiting))
+        self._waiting.clear()
+        return self._hash.digest()
 
 
 def _versions(tables: SealedTables, tenants: set[int], revision: int) -> Iterator[Version]:
@@ -163,7 +188,7 @@ def _versions(tables: SealedTables, tenants: set[int], revision: int) -> Iterato
                     if stored is None or stored[0] != place:
                         raise Damage(f"a record of revision {main_of(place)} is missing or astray")
                     record = tables.open(Table.RECORDS, place, tenant, stored[1])
-                    _check_record(head, key, record)
+                    check_record(head, key, record)
                 if tenant in tenants:
                     yield Version(tenant, main_of(place), row, record)
     except DamagedRow as error:
@@ -173,7 +198,12 @@ def _versions(tables: SealedTables, tenants: set[int], revision: int) -> Iterato
         raise Damage(f"the index does not name a record of revision {main_of(stored[0])}")
 
 
-def _check_record(head: bytes, key: bytes, record: bytes) -> None:
+def check_record(head: bytes, key: bytes, record: bytes) -> None:
+    """Check that a record is the version that the index says.
+
+    Raises:
+        Damage: It is not.
+    """
     main, _, create, version, lease = HEAD.unpack(head)
     try:
         kv = KeyValue.FromString(record)

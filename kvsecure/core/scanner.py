@@ -8,21 +8,28 @@ Keeps: keys come over the socket and nowhere else; it gives way to the member's 
 
 import base64
 import ctypes
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from enum import IntEnum
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final, final
 
-from kvsecure.core.scan import Damage, survey
+from kvsecure.core.backup import pack
+from kvsecure.core.scan import Damage, contents, survey
 from kvsecure.crypto.keyring import KeyringError
+from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.backup import BackupWriter
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.tables import TableReader
 
@@ -31,6 +38,11 @@ __all__ = ["HEAD", "Tell", "main"]
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _NICENESS: Final = 10
+# What a backup leaves to the log and the trail, which cannot do without.
+_RESERVE_BYTES: Final = 256 * 1024 * 1024
+_DIGEST_BYTES: Final = 32
+# etcd's.
+_PIECE_BYTES: Final = 32 * 1024
 
 # Every message: its length without this head, and what it is.
 HEAD: Final = struct.Struct(">IB")
@@ -47,6 +59,10 @@ class Tell(IntEnum):
     DAMAGED = 3
     # It could not be done: a text.
     FAILED = 4
+    # The tables are not needed any more: a JSON object about what was made of them.
+    READ = 5
+    # A part of what was made.
+    PIECE = 6
 
 
 @final
@@ -96,6 +112,15 @@ class _Voice:
 
 def _run(voice: _Voice) -> None:
     job = voice.hear()
+    with TemporaryFile(dir=job["spool"]) if "spool" in job else nullcontext() as spool:
+        if spool is None:
+            _survey(voice, job)
+        else:
+            size_bytes = _back_up(voice, job, spool.fileno())
+            _send(voice, spool.fileno(), size_bytes)
+
+
+def _open(voice: _Voice, job: Mapping[str, Any]) -> TableReader:
     reader = TableReader(
         Path(job["directory"]),
         ClusterId(job["cluster"]),
@@ -103,15 +128,60 @@ def _run(voice: _Voice) -> None:
         size_bytes_max=int(job["size_bytes_max"]),
     )
     voice.tell(Tell.OPENED)
-    found = survey(reader, job["through"])
+    return reader
+
+
+def _survey(voice: _Voice, job: Mapping[str, Any]) -> None:
+    found = survey(_open(voice, job), job["through"])
     answer = {
         "revision": found.applied.revision,
         "versions_hash": found.versions_hash.hex(),
         "hash": found.hash.hex(),
         "version_count": found.version_count,
-        "record_bytes": found.record_bytes,
     }
     voice.tell(Tell.DONE, json.dumps(answer).encode())
+
+
+def _back_up(voice: _Voice, job: Mapping[str, Any], spool: int) -> int:
+    """Write a backup into a file without a name, and let go of the tables; return its size."""
+    reader = _open(voice, job)
+    wanted = reader.sizes().in_use + _RESERVE_BYTES
+    free = shutil.disk_usage(job["spool"]).free
+    if free < wanted:
+        raise OSError(
+            errno.ENOSPC,
+            f"a backup needs {wanted} bytes on the disk for a while, and {free} are free",
+        )
+    found = contents(reader)
+    applied = found.applied
+    header = {
+        **job["header"],
+        "revision": applied.revision,
+        "compact_revision": applied.compact_revision,
+    }
+    writer = BackupWriter(
+        spool,
+        json.dumps(header).encode(),
+        Secret(base64.b64decode(job["key"])),
+        SigningKey(Secret(base64.b64decode(job["signing"]))),
+    )
+    for text, is_last in pack(found):
+        writer.add(text, is_last=is_last)
+    size_bytes = writer.finish()
+    reader.close()
+    digest = os.pread(spool, _DIGEST_BYTES, size_bytes - _DIGEST_BYTES)
+    said = {"size_bytes": size_bytes, "revision": applied.revision, "sha256": digest.hex()}
+    voice.tell(Tell.READ, json.dumps(said).encode())
+    return size_bytes
+
+
+def _send(voice: _Voice, spool: int, size_bytes: int) -> None:
+    """Send it, the digest in a piece of its own, as fast as it is taken."""
+    end = size_bytes - _DIGEST_BYTES
+    for offset in range(0, end, _PIECE_BYTES):
+        voice.tell(Tell.PIECE, os.pread(spool, min(_PIECE_BYTES, end - offset), offset))
+    voice.tell(Tell.PIECE, os.pread(spool, _DIGEST_BYTES, end))
+    voice.tell(Tell.DONE)
 
 
 def main() -> int:
@@ -119,6 +189,7 @@ def main() -> int:
     connection = socket.socket(fileno=int(sys.argv[1]))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.umask(0o077)
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(sys.argv[2]):
         return 1

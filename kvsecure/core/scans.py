@@ -15,7 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -27,10 +27,12 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 
-__all__ = ["Place", "Scan", "Scans", "Surveyed"]
+__all__ = ["Backup", "Place", "Scan", "Scans", "Surveyed"]
 
 # How many may wait for their turn.
 _WAITING_MAX: Final = 8
+# How many backups may be on their way to whoever asked for them.
+_BACKUPS_MAX: Final = 4
 # A compaction of a large store takes some seconds, and everything has to be flushed.
 _QUIET_S_MAX: Final = 120.0
 _JOB_S_MAX: Final = 3_600.0
@@ -46,6 +48,8 @@ class Place:
     size_bytes_max: int
     # The tables' key of each term that the keyring has.
     keys: Callable[[], Mapping[int, Secret]]
+    # What a backup needs besides: where it is made, its header and its keys, fresh each time.
+    backup: Callable[[], Mapping[str, Any]]
 
 
 @final
@@ -60,6 +64,16 @@ class Surveyed:
     # Of everything.
     hash: bytes
     version_count: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A backup that was made."""
+
+    size_bytes: int
+    revision: int
+    sha256: str
 
 
 @final
@@ -99,6 +113,7 @@ class Scans:
         self._place = place
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._backups = 0
 
     async def survey(self, through: int | None = None) -> Surveyed:
         """Read, check and hash everything.
@@ -112,7 +127,7 @@ class Scans:
             OSError: It could not be done.
         """
         through = self._engine.state.store.revision if through is None else through
-        async with asyncio.timeout(_JOB_S_MAX), self.scanning({"through": through}) as scan:
+        async with asyncio.timeout(_JOB_S_MAX), self._scanning({"through": through}) as scan:
             _, body = await scan.hear()
         said = json.loads(body)
         return Surveyed(
@@ -138,31 +153,67 @@ class Scans:
         if failed is not None:
             raise failed
 
-    @contextlib.asynccontextmanager
-    async def scanning(self, job: Mapping[str, Any]) -> AsyncIterator[Scan]:
-        """Run a process for a job; it is gone afterwards.
+    async def back_up(self) -> AsyncGenerator[Backup | bytes, None]:
+        """Make a backup of this moment: what it is, and then its pieces.
+
+        The tables are let go of before the first piece: whoever takes them slowly holds up nobody.
 
         Raises:
-            Refused: Too many wait for this, or the tables did not come to rest.
+            Refused: Too many are being made or taken.
+            Damage: The tables are not whole.
+            OSError: It could not be made.
+        """
+        if self._backups >= _BACKUPS_MAX:
+            raise Refused(Failure.TOO_MANY_REQUESTS)
+        self._backups += 1
+        try:
+            with contextlib.ExitStack() as behind:
+                async with self._alone(), asyncio.timeout(_JOB_S_MAX):
+                    scan = await self._open(self._place.backup(), behind)
+                    _, body = await scan.hear()
+                said = json.loads(body)
+                yield Backup(
+                    size_bytes=int(said["size_bytes"]),
+                    revision=int(said["revision"]),
+                    sha256=str(said["sha256"]),
+                )
+                while True:
+                    kind, body = await scan.hear()
+                    if kind is not Tell.PIECE:
+                        return
+                    yield body
+        finally:
+            self._backups -= 1
+
+    @contextlib.asynccontextmanager
+    async def _scanning(self, job: Mapping[str, Any]) -> AsyncIterator[Scan]:
+        """Run a process for a job; it is gone afterwards."""
+        async with self._alone():
+            with contextlib.ExitStack() as behind:
+                yield await self._open(job, behind)
+
+    async def _open(self, job: Mapping[str, Any], behind: contextlib.ExitStack) -> Scan:
+        """Start a process for a job, and wait until it has fixed what it reads.
+
+        Raises:
+            Refused: The tables did not come to rest.
             OSError: It could not be started.
         """
-        async with self._alone():
-            release, compacted = await self._rest()
-            with contextlib.ExitStack() as behind:
-                behind.callback(release)
-                process, ours = _start()
-                behind.callback(_end, process)
-                try:
-                    reader, writer = await asyncio.open_connection(sock=ours)
-                except BaseException:
-                    ours.close()
-                    raise
-                behind.callback(writer.close)
-                writer.write(self._settings(job))
-                scan = Scan(reader, compacted)
-                await asyncio.wait_for(scan.hear(), _QUIET_S_MAX)
-                release()
-                yield scan
+        release, compacted = await self._rest()
+        with contextlib.ExitStack() as opening:
+            opening.callback(release)
+            process, ours = _start()
+            behind.callback(_end, process)
+            try:
+                reader, writer = await asyncio.open_connection(sock=ours)
+            except BaseException:
+                ours.close()
+                raise
+            behind.callback(writer.close)
+            writer.write(self._settings(job))
+            scan = Scan(reader, compacted)
+            await asyncio.wait_for(scan.hear(), _QUIET_S_MAX)
+        return scan
 
     @contextlib.asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

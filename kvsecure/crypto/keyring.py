@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Self, final
 
 from cryptography.exceptions import InvalidTag
@@ -22,7 +23,7 @@ from kvsecure.crypto.sealing import KEY_BYTES, derive_key, fresh_key
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 
-__all__ = ["KeyEncryptionKey", "Keyring", "KeyringError"]
+__all__ = ["KeyEncryptionKey", "Keyring", "KeyringError", "SealedRoot"]
 
 _FORMAT: Final = 1
 _NONCE_BYTES: Final = 12
@@ -80,6 +81,57 @@ class KeyEncryptionKey:
             KeyringError: It was wrapped by another key or for something else.
         """
         return _unwrap(self._key, wrapped, bound_to)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRoot:
+    """A cluster's root key, wrapped: what a backup carries, and opens with."""
+
+    cluster_id: ClusterId
+    kek_id: str
+    provider: str
+    wrapped: bytes
+
+    def fields(self) -> dict[str, str]:
+        """Return it as plain texts."""
+        return {
+            "cluster_id": f"{self.cluster_id:x}",
+            "kek_id": self.kek_id,
+            "kek_provider": self.provider,
+            "wrapped": base64.b64encode(self.wrapped).decode(),
+        }
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> Self:
+        """Read what `fields` returned.
+
+        Raises:
+            KeyringError: It is not that.
+        """
+        try:
+            return cls(
+                cluster_id=ClusterId(int(fields["cluster_id"], 16)),
+                kek_id=str(fields["kek_id"]),
+                provider=str(fields["kek_provider"]),
+                wrapped=base64.b64decode(fields["wrapped"], validate=True),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise KeyringError("a wrapped root key is damaged") from None
+
+    def root_key(self, kek: KeyEncryptionKey, *, purpose: str) -> Secret:
+        """Derive a key from the root key, as `Keyring.root_key` does.
+
+        Raises:
+            KeyringError: Another key-encryption key wrapped it.
+        """
+        if kek.key_id != self.kek_id:
+            raise KeyringError(
+                f"it was wrapped by key-encryption key {self.kek_id} ({self.provider}), and this "
+                f"is {kek.key_id}: give the right key"
+            )
+        root = kek.unwrap(self.wrapped, _binding("root", self.cluster_id, 0))
+        return derive_key(root, purpose=purpose)
 
 
 @final
@@ -176,6 +228,16 @@ class Keyring:
     def current_term(self) -> int:
         """The data key that new data is sealed under."""
         return max(self._terms)
+
+    @property
+    def sealed_root(self) -> SealedRoot:
+        """The root key, wrapped as it is in the keyring file."""
+        return SealedRoot(
+            cluster_id=self.cluster_id,
+            kek_id=self.kek_id,
+            provider=self.provider,
+            wrapped=self._root_wrapped,
+        )
 
     @property
     def terms(self) -> tuple[int, ...]:

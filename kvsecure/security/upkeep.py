@@ -1,4 +1,4 @@
-"""Upkeep: hashes, damage, defragmentation: what looks at all of the store, behind the gate.
+"""Upkeep: hashes, damage, defragmentation, backups: what looks at all of the store.
 
 Owns: its answers, those of a cluster of one member to what is about several, and raising the
     CORRUPT alarm where damage is found.
@@ -9,13 +9,13 @@ Follows: etcd-surface sections 1.7 and 10.6: while the alarm is raised, nothing 
 
 import contextlib
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final, final
 
 from google.protobuf.message import Message
 
 from kvsecure.core.scan import Damage
-from kvsecure.core.scans import Scans
+from kvsecure.core.scans import Backup, Scans
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Code, Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT
@@ -130,6 +130,31 @@ class Upkeep:
 
         self._begin(asking, request, work)
 
+    async def back_up(self) -> AsyncGenerator[tuple[bytes, int], None]:
+        """Make a backup for whoever was admitted: its pieces, and how many bytes follow each.
+
+        Raises:
+            Refused: It cannot be made or read.
+        """
+        try:
+            async with contextlib.aclosing(self._scans.back_up()) as pieces:
+                remaining = 0
+                async for piece in pieces:
+                    if isinstance(piece, Backup):
+                        remaining = piece.size_bytes
+                        self._gate.note(
+                            "backup-made",
+                            revision=piece.revision,
+                            size_bytes=piece.size_bytes,
+                            sha256=piece.sha256,
+                        )
+                        self._schedule()
+                    else:
+                        remaining -= len(piece)
+                        yield piece, remaining
+        except (Damage, TimeoutError, OSError) as error:
+            raise self._refusal(error) from None
+
     async def check(self) -> None:
         """Read and check everything that is stored; damage raises the CORRUPT alarm."""
         if self._checking:
@@ -170,20 +195,24 @@ class Upkeep:
             body = await work
         except Refused as error:
             refused = error
-        except Damage as damage:
-            self._raise_alarm(damage)
-            refused = Refused(Failure.CORRUPT)
-        except TimeoutError:
-            refused = Refused(Failure.TIMEOUT)
-        except OSError as error:
-            _log.error("maintenance failed", error=str(error))
-            refused = Refused(Failure.MAINTENANCE_FAILED, error.strerror or str(error))
+        except (Damage, TimeoutError, OSError) as error:
+            refused = self._refusal(error)
         else:
             ended(Code.OK)
             asking.succeed(Answer(self._gate.engine.state.store.revision, body))
             return
         ended(refused.code)
         asking.fail(refused)
+
+    def _refusal(self, error: Damage | OSError) -> Refused:
+        """Return what whoever asked is told; damage is seen to."""
+        if isinstance(error, Damage):
+            self._raise_alarm(error)
+            return Refused(Failure.CORRUPT)
+        if isinstance(error, TimeoutError):
+            return Refused(Failure.TIMEOUT)
+        _log.error("maintenance failed", error=str(error))
+        return Refused(Failure.MAINTENANCE_FAILED, error.strerror or str(error))
 
     def _raise_alarm(self, damage: Damage) -> None:
         gate = self._gate

@@ -34,6 +34,7 @@ from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
+from kvsecure.server.backup_keys import backup_job
 from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
@@ -250,6 +251,7 @@ def _tables_of(config: ServerConfig, directory: DataDirectory) -> Place:
         cluster=directory.identity.cluster,
         size_bytes_max=_tables_bytes_max(config),
         keys=lambda: {term: keyring.data_key(term, purpose="table") for term in keyring.terms},
+        backup=lambda: backup_job(directory),
     )
 
 

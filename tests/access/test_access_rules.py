@@ -186,6 +186,7 @@ _CLUSTER_ONLY: Final = (
     maintenance_pb2.HashRequest(),
     maintenance_pb2.HashKVRequest(revision=2),
     maintenance_pb2.DefragmentRequest(),
+    maintenance_pb2.SnapshotRequest(),
     maintenance_pb2.MoveLeaderRequest(targetID=1),
     maintenance_pb2.DowngradeRequest(version="3.4"),
     tenant_pb2.TenantGetRequest(name="acme"),

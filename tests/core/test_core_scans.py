@@ -18,6 +18,7 @@ def _scans(lab: EngineLab) -> Scans:
         cluster=WANTED.cluster,
         size_bytes_max=TABLES_BYTES_MAX,
         keys=lambda: {term: keyring.data_key(term, purpose="table") for term in keyring.terms},
+        backup=dict,
     )
     return Scans(lab.engine, place)
 

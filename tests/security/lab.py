@@ -231,7 +231,9 @@ class World:
         self.engine.finished = self.gate.finished
         self.gate.open_to(self.engine, self.turn.schedule)  # type: ignore[arg-type]  # a small engine
         self.feeds = Feeds(self.gate)
-        place = Place(directory=directory, cluster=CLUSTER, size_bytes_max=1 << 20, keys=dict)
+        place = Place(
+            directory=directory, cluster=CLUSTER, size_bytes_max=1 << 20, keys=dict, backup=dict
+        )
         scans = Scans(self.engine, place)  # type: ignore[arg-type]  # a small engine
         self.upkeep = Upkeep(self.gate, scans, spawn=_refuse, schedule=self.turn.schedule)
         if auth:
