@@ -53,6 +53,7 @@ COMMANDS: Final = {
     "endpoint": _entry("endpoint", "endpoint", _OPERATION, "Health, status and hashes of members."),
     "defrag": _entry("defrag", "defrag", _OPERATION, "Give free space back to the disk."),
     "snapshot": _entry("snapshot", "snapshot", _OPERATION, "Backups: save, check, restore."),
+    "import": _entry("importing", "imports", _OPERATION, "Copy what an etcd has into this store."),
     "member": _entry("member", "member", _OPERATION, "Members of the cluster."),
     "alarm": _entry("alarm", "alarm", _OPERATION, "Alarms of the members."),
     "version": _entry("version", "version", _OPERATION, "The version of this program."),
