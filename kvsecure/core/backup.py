@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, final
 
 from google.protobuf.message import DecodeError
 
-from kvsecure.core.mvcc.index import POSITION_BYTES, is_tombstone, main_of
+from kvsecure.core.mvcc.index import HEAD, POSITION_BYTES, is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.scan import Contents, Damage, VersionsHash, check_record
 from kvsecure.model.ids import TenantId
@@ -159,7 +159,7 @@ class _Unpacking:
         if is_tombstone(place) != (record is None):
             raise Damage(f"a deletion of the backup's revision {main_of(place)} is none")
         if record is not None:
-            check_record(head, key, record)
+            check_record(HEAD.unpack(head), key, record)
         self._hash.add(row, record)
         return StoredVersion(tenant, place, key, row, record)
 

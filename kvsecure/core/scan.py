@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol, final
 
 from google.protobuf.message import DecodeError
 
-from kvsecure.core.mvcc.index import HEAD, is_tombstone, main_of
+from kvsecure.core.mvcc.index import HEAD, POSITION_BYTES, TOMBSTONE, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.model.ids import TenantId
 from kvsecure.proto.mvcc_pb2 import KeyValue
@@ -38,8 +38,8 @@ __all__ = [
 
 _APPLIED_KEY: Final = b"A"
 _TENANT_KEY: Final = b"T"
-_PLACE_BYTES: Final = 12
-_SUB_MASK: Final = 0x7F
+_SUB_BITS: Final = 32
+_NO_ROW: Final = (b"", b"")
 _HASHED_AT_ONCE: Final = 512
 
 
@@ -173,24 +173,25 @@ class VersionsHash:
 def _versions(tables: SealedTables, tenants: set[int], revision: int) -> Iterator[Version]:
     """Go through index and records side by side: both are in the order of places."""
     records = tables.scan_sealed(Table.RECORDS)
-    before = b""
+    before = -1
     try:
         for _, block in tables.scan(Table.INDEX, NO_SCOPE):
             for tenant, head, key, row in decode_index_block(block):
-                place = head[:_PLACE_BYTES]
-                order = place[:8] + bytes((place[8] & _SUB_MASK,)) + place[9:]
-                if order <= before or main_of(place) > revision:
-                    raise Damage(f"the index is out of order at revision {main_of(place)}")
+                main, sub, _, _, _ = stands_for = HEAD.unpack(head)
+                order = main << _SUB_BITS | sub & ~TOMBSTONE
+                if order <= before or main > revision:
+                    raise Damage(f"the index is out of order at revision {main}")
                 before = order
                 record = None
-                if not is_tombstone(place):
-                    stored = next(records, None)
-                    if stored is None or stored[0] != place:
-                        raise Damage(f"a record of revision {main_of(place)} is missing or astray")
-                    record = tables.open(Table.RECORDS, place, tenant, stored[1])
-                    check_record(head, key, record)
+                if not sub & TOMBSTONE:
+                    place = head[:POSITION_BYTES]
+                    found, sealed = next(records, _NO_ROW)
+                    if found != place:
+                        raise Damage(f"a record of revision {main} is missing or astray")
+                    record = tables.open(Table.RECORDS, place, tenant, sealed)
+                    check_record(stands_for, key, record)
                 if tenant in tenants:
-                    yield Version(tenant, main_of(place), row, record)
+                    yield Version(tenant, main, row, record)
     except DamagedRow as error:
         raise Damage(str(error)) from None
     stored = next(records, None)
@@ -198,17 +199,27 @@ def _versions(tables: SealedTables, tenants: set[int], revision: int) -> Iterato
         raise Damage(f"the index does not name a record of revision {main_of(stored[0])}")
 
 
-def check_record(head: bytes, key: bytes, record: bytes) -> None:
+def check_record(stands_for: tuple[int, ...], key: bytes, record: bytes) -> None:
     """Check that a record is the version that the index says.
+
+    Args:
+        stands_for: The unpacked head of the version.
+        key: Whose it is.
+        record: Encoded mvccpb.KeyValue.
 
     Raises:
         Damage: It is not.
     """
-    main, _, create, version, lease = HEAD.unpack(head)
+    main, _, create, version, lease = stands_for
     try:
         kv = KeyValue.FromString(record)
     except DecodeError:
         raise Damage(f"a record of revision {main} cannot be read") from None
-    said = (kv.key, kv.mod_revision, kv.create_revision, kv.version, kv.lease)
-    if said != (key, main, create, version, lease):
+    if (
+        kv.key != key
+        or kv.mod_revision != main
+        or kv.create_revision != create
+        or kv.version != version
+        or kv.lease != lease
+    ):
         raise Damage(f"index and record of revision {main} differ")

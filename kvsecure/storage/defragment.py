@@ -65,6 +65,11 @@ class Defragmenter:
             self._missed.append(packed)
             self._missed_bytes += len(packed)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a copy is being made; asked with the lock held."""
+        return self._missed is not None
+
     def wait_for_room(self) -> None:
         """Wait for the copy if it has missed so much that nothing more is to be written."""
         if self._missed_bytes > _MISSED_BYTES_MAX:

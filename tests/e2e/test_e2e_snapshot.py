@@ -18,6 +18,7 @@ import pytest
 from e2e.world import DENIED, READWRITE, Fortress, refused
 from support.disk import small_disk_at
 from support.etcdctl import Etcdctl
+from support.processes import wait_until
 from support.rpc import Client, Refusal
 from support.servers import KvsecureServer
 
@@ -310,6 +311,13 @@ def test_backups_leave_nothing_behind_when_readers_go(tmp_path: Path) -> None:
         assert list(fortress.root().maintenance.Snapshot(_REQUEST))[-1].remaining_bytes == 0
         names = {entry.name for entry in fortress.data.iterdir()}
         assert names == {"LOCK", "member.json", "keyring", "wal", "tables", "audit"}
+        call = fortress.root().maintenance.Snapshot(_REQUEST)
+        next(call)
+        (scanner,) = _scanners(fortress.server.process.pid)
+        fortress.server.kill9()
+        wait_until(
+            lambda: not Path(f"/proc/{scanner}").exists(), deadline_s=10, what="it to be gone"
+        )
 
 
 def _scanners(pid: int) -> list[str]:

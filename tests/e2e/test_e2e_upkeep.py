@@ -91,6 +91,33 @@ def test_the_file_shrinks_while_reads_and_writes_go_on(fortress: Fortress) -> No
     assert fortress.value(root, b"key-01450") == b"v" * 8_000
 
 
+def test_a_kill_while_it_defragments_loses_nothing(fortress: Fortress) -> None:
+    """Killed at any moment of it, the member has all that it acknowledged, and starts at once."""
+    root = fortress.root()
+    _fill(root, 600, 8_000)
+    root.kv.DeleteRange(kv_pb2.DeleteRangeRequest(key=b"key-", range_end=b"key-00300"))
+    revision = _status(root).header.revision
+    for delay_s in (0.0, 0.01, 0.02, 0.04, 0.06, 0.1):
+        revision = fortress.put(root, b"before", b"%f" % delay_s)
+        before = _hash(root, revision)
+        start = root.maintenance.Defragment
+        calling = threading.Thread(
+            target=lambda call=start: refused(lambda: call(maintenance_pb2.DefragmentRequest()))
+        )
+        calling.start()
+        time.sleep(delay_s)
+        fortress.server.kill9()
+        calling.join()
+        fortress.server.restart()
+        root = fortress.root()
+
+        assert _hash(root, revision).hash == before.hash
+    assert sorted(path.name for path in (fortress.data / "tables").iterdir()) == [
+        "data.mdb",
+        "lock.mdb",
+    ]
+
+
 def test_hash_survives_a_kill(fortress: Fortress) -> None:
     """What was acknowledged has the same hash after a kill and a restart."""
     root = fortress.root()

@@ -152,6 +152,20 @@ def test_table_process_writes_while_it_defragments(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_table_process_ends_at_once_while_it_defragments(tmp_path: Path) -> None:
+    """Told to end, or left alone, it does not wait for the copy, and nothing is lost."""
+    tables = tmp_path / "tables"
+    for number in range(4):
+        with started(table_settings(tables, size_bytes_max=_BYTES_MAX)) as process:
+            process.tell(Order.WRITE, pack_rows(_rows(number * 5_000, number * 5_000 + 5_000)))
+            assert process.listen().kind is Report.WRITTEN
+            process.tell(Order.DEFRAGMENT)
+            assert (process.close() if number % 2 else process.hang_up()) == 0
+    reader = _reader(tables)
+    assert len(list(reader.scan(Table.STATE, NO_SCOPE))) == 20_000
+    reader.close()
+
+
 def test_table_process_says_that_there_is_no_room_for_a_copy(tmp_path: Path) -> None:
     """Where a copy would leave too little to the log, nothing is done, and it goes on."""
     with (
