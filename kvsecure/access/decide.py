@@ -431,6 +431,13 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         cluster_pb2.MemberListRequest: Rule(_anybody, {"linearizable": _O}),
         maintenance_pb2.AlarmRequest: Rule(_alarm, {"action": _O, "memberID": _O, "alarm": _O}),
         maintenance_pb2.StatusRequest: Rule(_anybody, {}),
+        # Hashes are of all tenants' keys.
+        maintenance_pb2.HashRequest: Rule(_cluster_admin, {}),
+        maintenance_pb2.HashKVRequest: Rule(_cluster_admin, {"revision": _O}),
+        maintenance_pb2.DefragmentRequest: Rule(_cluster_admin, {}),
+        maintenance_pb2.SnapshotRequest: Rule(_cluster_admin, {}),
+        maintenance_pb2.MoveLeaderRequest: Rule(_cluster_admin, {"targetID": _O}),
+        maintenance_pb2.DowngradeRequest: Rule(_cluster_admin, {"action": _O, "version": _O}),
         health_pb2.HealthCheckRequest: Rule(_anybody, {"service": _O}, open=True),
         # What it tells is in the `.proto` files that everybody has.
         reflection_pb2.ServerReflectionRequest: Rule(

@@ -2,8 +2,8 @@
 
 Owns: the one list of methods. What is not in it does not exist.
 Never: behaviour.
-Follows: etcd-wire.md for paths and messages. Methods of clusters with several members, backups and
-    locks are not in this release; they are answered as unknown.
+Follows: etcd-wire.md for paths and messages. Methods of clusters with several members and locks
+    are not in this release; they are answered as unknown.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,18 @@ from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import Message
 
-from kvsecure.api import auth, crypto, health, kv, lease, reflection, tenants, watch
+from kvsecure.api import (
+    auth,
+    crypto,
+    health,
+    kv,
+    lease,
+    maintenance,
+    reflection,
+    snapshot,
+    tenants,
+    watch,
+)
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.proto import (
     auth_pb2,
@@ -146,6 +157,22 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         ),
         _MAINTENANCE + "Alarm": _unary(maintenance_pb2.AlarmRequest, _alarm),
         _MAINTENANCE + "Status": _unary(maintenance_pb2.StatusRequest, _operate),
+        _MAINTENANCE + "Hash": _unary(maintenance_pb2.HashRequest, maintenance.hash_),
+        _MAINTENANCE + "HashKV": _unary(maintenance_pb2.HashKVRequest, maintenance.hash_kv),
+        _MAINTENANCE + "Defragment": _unary(
+            maintenance_pb2.DefragmentRequest, maintenance.defragment, Header.NONE
+        ),
+        _MAINTENANCE + "Snapshot": Method(
+            maintenance_pb2.SnapshotRequest,
+            Shape.SERVER_STREAM,
+            None,
+            snapshot.snapshot,
+            Header.NONE,
+        ),
+        _MAINTENANCE + "MoveLeader": _unary(
+            maintenance_pb2.MoveLeaderRequest, maintenance.move_leader, Header.NONE
+        ),
+        _MAINTENANCE + "Downgrade": _unary(maintenance_pb2.DowngradeRequest, maintenance.downgrade),
         "/grpc.health.v1.Health/Check": _unary(
             health_pb2.HealthCheckRequest, health.check, Header.NONE
         ),

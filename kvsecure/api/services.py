@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from kvsecure.model.errors import Refused
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.upkeep import Upkeep
 
 __all__ = ["KeyCare", "Receiver", "Services", "StreamCall"]
 
@@ -91,6 +92,7 @@ class Services:
 
     gate: Gate
     feeds: Feeds
+    upkeep: Upkeep
     # The header field of an answer at a revision; 0 leaves the revision out.
     header: Callable[[int], bytes]
     # Does something at the end of this turn, before its answers leave.

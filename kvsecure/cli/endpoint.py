@@ -1,4 +1,4 @@
-"""`kvsecure endpoint`: health and status of members.
+"""`kvsecure endpoint`: health, status and hashes of members.
 
 Owns: the commands that ask each endpoint by itself.
 Never: says that an endpoint is fine because another one is.
@@ -20,7 +20,7 @@ __all__ = ["endpoint"]
 
 @click.group(epilog=example("kvsecure endpoint health", "kvsecure endpoint status"))
 def endpoint() -> None:
-    """Health and status of members."""
+    """Health, status and hashes of members."""
 
 
 @endpoint.command(
@@ -80,6 +80,44 @@ def status(invocation: Invocation, *, form: Format) -> None:
         "ERRORS",
     ]
     print_table(columns, [_row(each) for each in found])
+
+
+@endpoint.command(
+    epilog=example("kvsecure --timeout 60 endpoint hashkv", "kvsecure endpoint hashkv --rev 1000")
+)
+@click.option(
+    "--rev",
+    "revision",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="REV",
+    help="Leave out what is newer than revision REV.",
+)
+@format_option(Format.TEXT, Format.JSON)
+@pass_invocation
+def hashkv(invocation: Invocation, *, revision: int, form: Format) -> None:
+    """Print the hash of all keys, past versions included, of each endpoint.
+
+    Members that hold the same have the same hash, if they are asked with the same --rev and have
+    compacted the same. All that is stored is read and checked for it: give it time.
+    """
+    with invocation.client("hash the keys") as client:
+        found = list(client.maintenance.every_versions_hash(revision))
+    if form is Format.JSON:
+        forms = [
+            {
+                "endpoint": str(each.endpoint),
+                "header": header_json(each.header),
+                "hash": each.hash,
+                "hash_revision": each.hash_revision,
+                "compact_revision": each.compact_revision,
+            }
+            for each in found
+        ]
+        print_json({"endpoints": forms})
+        return
+    for each in found:
+        click.echo(f"{each.endpoint}\t{each.hash:08x}\trevision {each.hash_revision}")
 
 
 def _row(found: Status) -> list[str]:

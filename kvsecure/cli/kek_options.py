@@ -42,7 +42,7 @@ def kek_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--kek-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="The key-encryption key's file; the context's if it is not given.",
+        help="The key-encryption key's file; where a context is used, its own if it is not given.",
     )
     @click.option(
         "--kek-env",

@@ -17,7 +17,7 @@ from kvsecure.client.values import Header
 from kvsecure.model.errors import Code
 from kvsecure.proto import cluster_pb2, kv_pb2, maintenance_pb2
 
-__all__ = ["Alarm", "Health", "Maintenance", "Member", "Status"]
+__all__ = ["Alarm", "Health", "Maintenance", "Member", "Status", "VersionsHash"]
 
 _SERVICE: Final = "/etcdserverpb.Maintenance"
 # The key that etcdctl reads; it need not exist, and need not be readable for the caller.
@@ -52,6 +52,26 @@ class Status:
     raft_applied_index: int
     errors: tuple[str, ...]
     is_learner: bool
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionsHash:
+    """The hash of every version of every key that one member holds.
+
+    Attributes:
+        endpoint: Where it was asked.
+        header: Who answered when.
+        hash: Members that hold the same have the same.
+        hash_revision: Through which revision versions count.
+        compact_revision: What is forgotten; -1 for nothing.
+    """
+
+    endpoint: Endpoint
+    header: Header
+    hash: int
+    hash_revision: int
+    compact_revision: int
 
 
 @final
@@ -146,6 +166,52 @@ class Maintenance:
         """Yield the status of each endpoint of the settings; the first failure is raised."""
         for endpoint in self._connection.settings.endpoints:
             yield self.status(endpoint)
+
+    def versions_hash(self, endpoint: Endpoint, revision: int = 0) -> VersionsHash:
+        """Return the hash of what the member at one endpoint holds.
+
+        Args:
+            endpoint: Whom to ask.
+            revision: Through which revision versions count; 0 for all.
+        """
+        with self._connection.only(endpoint) as one:
+            answer = one.call(
+                f"{_SERVICE}/HashKV",
+                maintenance_pb2.HashKVRequest(revision=revision),
+                maintenance_pb2.HashKVResponse,
+            )
+        return VersionsHash(
+            endpoint=endpoint,
+            header=Header.of(answer.header),
+            hash=answer.hash,
+            hash_revision=answer.hash_revision,
+            compact_revision=answer.compact_revision,
+        )
+
+    def every_versions_hash(self, revision: int = 0) -> Iterator[VersionsHash]:
+        """Yield the hash of each endpoint of the settings; the first failure is raised."""
+        for endpoint in self._connection.settings.endpoints:
+            yield self.versions_hash(endpoint, revision)
+
+    def defragment(self, endpoint: Endpoint) -> float:
+        """Let one member give free space back to its file system.
+
+        Returns:
+            How many seconds it took.
+        """
+        start = time.monotonic()
+        with self._connection.only(endpoint) as one:
+            one.call(
+                f"{_SERVICE}/Defragment",
+                maintenance_pb2.DefragmentRequest(),
+                maintenance_pb2.DefragmentResponse,
+            )
+        return time.monotonic() - start
+
+    def every_defragment(self) -> Iterator[tuple[Endpoint, float]]:
+        """Defragment each endpoint of the settings, one after the other; yield how long it took."""
+        for endpoint in self._connection.settings.endpoints:
+            yield endpoint, self.defragment(endpoint)
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return the alarms of all members."""

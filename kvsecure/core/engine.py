@@ -47,6 +47,8 @@ _SWEEP_S: Final = 0.25
 _NS: Final = 1_000_000_000
 
 type_finish = Callable[[Proposal, Outcome], None]
+# Told why it could not be done, or nothing.
+type_defragmented = Callable[[OSError | None], None]
 
 
 class AuditMark(Protocol):
@@ -101,6 +103,7 @@ class Engine:
         tables: DiskLink,
         *,
         refresh: Callable[[], None],
+        reopen: Callable[[], None],
         now_ns: Callable[[], int],
         on_finished: type_finish,
         on_batch: Callable[[], None],
@@ -116,6 +119,7 @@ class Engine:
             log: The log process, ready.
             tables: The table process, ready.
             refresh: Makes the reader of the tables see what has been written.
+            reopen: Makes it go over to the tables that have taken the old ones' place.
             now_ns: Monotonic time in nanoseconds.
             on_finished: Told of every proposal of `submit` that is finished.
             on_batch: Called after the outcomes of a batch have been told.
@@ -129,6 +133,7 @@ class Engine:
         self._log = log
         self._tables = tables
         self._refresh = refresh
+        self._reopen = reopen
         self._now_ns = now_ns
         self._on_finished = on_finished
         self._on_batch = on_batch
@@ -153,6 +158,10 @@ class Engine:
         self._barriers: list[Callable[[], None]] = []
         self._scrubs: list[Callable[[], None]] = []
         self._settled: list[Callable[[], None]] = []
+        self._flushed: list[tuple[Index, Callable[[], None]]] = []
+        self._defragmented: list[type_defragmented] = []
+        # One for each who wants the index and the tables to go on saying the same: slices wait.
+        self._holds: set[object] = set()
         self._slicing = False
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
@@ -267,6 +276,34 @@ class Engine:
             self._settled.append(resume)
         else:
             resume()
+
+    def when_flushed(self, resume: Callable[[], None]) -> None:
+        """Call back once the tables hold everything that is applied by now."""
+        if not self.state.dirty and self._flushing is None:
+            resume()
+            return
+        self._flushed.append((self.state.index, resume))
+        self._flush()
+
+    def hold_slices(self) -> Callable[[], None]:
+        """Let long work wait until what is returned is called; more calls change nothing."""
+        mark = object()
+        self._holds.add(mark)
+
+        def release() -> None:
+            self._holds.discard(mark)
+
+        return release
+
+    def defragment(self, done: type_defragmented) -> None:
+        """Give the tables' free pages back to the file system; reads and writes go on.
+
+        Args:
+            done: Told when it is done. Whoever asks while it runs is told of that run.
+        """
+        self._defragmented.append(done)
+        if len(self._defragmented) == 1:
+            self._tables.send(Order.DEFRAGMENT)
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -385,6 +422,9 @@ class Engine:
             self.state.end_flush()
             self.replica.node.log.forget(index)
             self._log.send(Order.PURGE, (index + 1).to_bytes(8, "big"))
+            self._tell_flushed(index)
+        elif kind in {Report.DEFRAGMENTED, Report.NOT_DEFRAGMENTED}:
+            self._end_defragmentation(kind, body)
         elif kind is Report.FAILED and self._flushing is not None:
             # The log has it all; the tables follow when they can. What is held in memory until
             # then is bounded by `submit`.
@@ -456,6 +496,34 @@ class Engine:
             why = _text(body)
             waiting.set_exception(OSError(number, why) if number else StorageError(why))
 
+    def _tell_flushed(self, index: Index) -> None:
+        waiting, self._flushed = self._flushed, []
+        for wanted, resume in waiting:
+            if wanted <= index:
+                resume()
+            else:
+                self._flushed.append((wanted, resume))
+        if self._flushed:
+            self._flush()
+
+    def _end_defragmentation(self, kind: Report, body: bytes) -> None:
+        failed: OSError | None = None
+        if kind is Report.DEFRAGMENTED:
+            total, in_use, _ = WRITTEN.unpack(body)
+            self.statistics.table_bytes = total
+            self.statistics.table_bytes_in_use = in_use
+            try:
+                self._reopen()
+            except StorageError as error:
+                self._fatal(str(error))
+                return
+        else:
+            (number,) = FAILED.unpack_from(body)
+            failed = OSError(number, _text(body))
+        waiting, self._defragmented = self._defragmented, []
+        for done in waiting:
+            done(failed)
+
     def sync_audit(self) -> None:
         """Make the audit trail durable where no append does it."""
         head = self._audit.written_head
@@ -470,6 +538,9 @@ class Engine:
         self._persist()
 
     def _run_slice(self) -> None:
+        if self._holds:
+            self._later(_SLICE_PAUSE_S, self._run_slice)
+            return
         try:
             is_more = self.state.store.run_slice()
         except DamagedRecord as error:

@@ -17,7 +17,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol, Self, final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol, Self, final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -26,7 +27,15 @@ from kvsecure.crypto.sealing import KEY_BYTES, derive_key, fresh_key
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 
-__all__ = ["KekRecord", "KekSource", "KeyEncryptionKey", "Keyring", "KeyringError", "TermFacts"]
+__all__ = [
+    "KekRecord",
+    "KekSource",
+    "KeyEncryptionKey",
+    "Keyring",
+    "KeyringError",
+    "SealedRoot",
+    "TermFacts",
+]
 
 _FORMAT: Final = 2
 _FORMATS: Final = frozenset({1, _FORMAT})
@@ -143,6 +152,73 @@ class TermFacts(NamedTuple):
     # When it was made, in seconds since 1970, UTC; 0 if nobody wrote that down.
     made_s: int
     is_retired: bool
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRoot:
+    """What a cluster's lasting keys are derived from, wrapped: a backup carries it, and opens so.
+
+    Attributes:
+        cluster_id: Whose it is.
+        kek: Which key-encryption key opens it.
+        root: The root key, wrapped by that.
+        seed: The seed of the signing keys, wrapped by the root key; empty where that is the seed.
+    """
+
+    cluster_id: ClusterId
+    kek: KekRecord
+    root: bytes
+    seed: bytes
+
+    def fields(self) -> dict[str, object]:
+        """Return it as plain texts."""
+        return {
+            "cluster_id": f"{self.cluster_id:x}",
+            "kek_id": self.kek.key_id,
+            "kek_provider": self.kek.provider,
+            "kek_parameters": dict(self.kek.parameters),
+            "wrapped": _text(self.root),
+            "seed": _text(self.seed),
+        }
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `fields` returned.
+
+        Raises:
+            KeyringError: It is not that.
+        """
+        try:
+            parameters = fields["kek_parameters"].items()
+            return cls(
+                cluster_id=ClusterId(int(fields["cluster_id"], 16)),
+                kek=KekRecord(
+                    str(fields["kek_provider"]),
+                    str(fields["kek_id"]),
+                    {str(name): str(text) for name, text in parameters},
+                ),
+                root=_bytes(fields["wrapped"]),
+                seed=_bytes(fields["seed"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise KeyringError("a wrapped root key is damaged") from None
+
+    def root_key(self, kek: KeyEncryptionKey, *, purpose: str) -> Secret:
+        """Derive a key that lasts as long as the cluster, as `Keyring.root_key` does.
+
+        Raises:
+            KeyringError: Another key-encryption key wrapped it.
+        """
+        if kek.key_id != self.kek.key_id:
+            raise KeyringError(
+                f"it was wrapped by key-encryption key {self.kek.key_id} ({self.kek.provider}), "
+                f"and this is {kek.key_id}: give the right key"
+            )
+        seed = kek.unwrap(self.root, _binding("root", self.cluster_id, 0))
+        if self.seed:
+            seed = _unwrap(seed, self.seed, _binding("seed", self.cluster_id, 0))
+        return derive_key(seed, purpose=purpose)
 
 
 @final
@@ -312,6 +388,14 @@ class Keyring:
     def current_term(self) -> int:
         """The data key that new data is sealed under."""
         return max(self._terms)
+
+    @property
+    def sealed_root(self) -> SealedRoot:
+        """What its lasting keys are derived from, wrapped as it is in the keyring file."""
+        stored = self._stored
+        return SealedRoot(
+            cluster_id=stored.cluster_id, kek=stored.kek, root=stored.root, seed=stored.seed or b""
+        )
 
     def data_key(self, term: int, *, purpose: str) -> Secret:
         """Derive a key from a data key.

@@ -100,6 +100,18 @@ class Failure(Enum):
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
     TIMEOUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
+    NOT_LEADER = (Code.FAILED_PRECONDITION, "etcdserver: not leader")
+    BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+    WRONG_DOWNGRADE_FORMAT = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: wrong downgrade target version format",
+    )
+    INVALID_DOWNGRADE_TARGET = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: invalid downgrade target version",
+    )
+    NO_DOWNGRADE = (Code.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job")
+    UNKNOWN_ACTION = (Code.UNKNOWN, "etcdserver: unknown method")
     DEADLINE_EXCEEDED = (Code.DEADLINE_EXCEEDED, "context deadline exceeded")
     CANCELED = (Code.CANCELLED, "context canceled")
 
@@ -108,6 +120,8 @@ class Failure(Enum):
         Code.UNAVAILABLE,
         "kvsecure: audit unavailable: what was asked is not done, or done without a record",
     )
+    # The detail says why; it is of the member's own disk, for an administrator of the cluster.
+    MAINTENANCE_FAILED = (Code.UNAVAILABLE, "kvsecure: maintenance failed")
     IDENTITY_CONFLICT = (
         Code.UNAUTHENTICATED,
         "kvsecure: the client certificate and the token name different users",
@@ -145,6 +159,7 @@ class Failure(Enum):
 # the cluster's keys; these are the failures that may carry one.
 _DETAILED: Final = frozenset(
     {
+        Failure.MAINTENANCE_FAILED,
         Failure.PASSWORD_REJECTED,
         Failure.NAME_REJECTED,
         Failure.KEYS_UNCHANGED,

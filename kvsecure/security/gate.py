@@ -289,7 +289,7 @@ class Gate:
         )
         asking.succeed(answer)
 
-    def corrupt(self, damage: DamagedRecord) -> Refused:
+    def corrupt(self, damage: Exception) -> Refused:
         """Say that something on the disk cannot be read, to whoever runs this and whoever asked."""
         _log.error("what is stored is damaged: restore the data directory", error=str(damage))
         return Refused(Failure.CORRUPT)
@@ -445,6 +445,22 @@ class Gate:
         if session is not None:
             self._records.read(session, request, b'"code":"OK"')
         return session
+
+    def admit_work(self, asking: Asking, request: Message) -> Callable[[Code], None] | None:
+        """Decide about work of a while.
+
+        Returns:
+            What records how it ended, to be called before it is answered; None if it was refused.
+        """
+        session = self._admit(asking, request)
+        if session is None:
+            return None
+
+        def ended(code: Code) -> None:
+            self._records.read(session, request, b'"code":"%b"' % code.name.encode())
+            self._schedule()
+
+        return ended
 
     def still_allowed(self, peer: Peer, session: Session, request: Message) -> Session | None:
         """Decide an open stream again if accounts have moved.

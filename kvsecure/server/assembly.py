@@ -20,6 +20,7 @@ from kvsecure.api.services import Services
 from kvsecure.bundled import resource
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
+from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
@@ -31,7 +32,9 @@ from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.tokens import TokenMint
+from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
+from kvsecure.server.backup_keys import backup_job
 from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
@@ -72,6 +75,7 @@ class MemberParts:
         *,
         engine: Engine,
         gate: Gate,
+        upkeep: Upkeep,
         turn: Turn,
         front: FrontEnd,
         restored: Restored,
@@ -79,6 +83,7 @@ class MemberParts:
     ) -> None:
         self.engine = engine
         self.gate = gate
+        self.upkeep = upkeep
         self.turn = turn
         self.front = front
         self.restored = restored
@@ -109,7 +114,7 @@ def assemble(
     check_total([method.request for method in METHODS.values()])
     restored = restore(
         directory,
-        tables_bytes_max=max(_TABLES_BYTES_MIN, 4 * max(config.limits.quota_bytes, 0)),
+        tables_bytes_max=_tables_bytes_max(config),
         now_ns=time.monotonic_ns(),
     )
     gate = _gate(config, directory, restored)
@@ -117,13 +122,22 @@ def assemble(
     engine = _engine(config, restored, gate, turn, on_fatal)
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
+    upkeep = Upkeep(
+        gate,
+        Scans(engine, _tables_of(config, directory)),
+        spawn=tasks.spawn,
+        schedule=turn.schedule,
+    )
     sealing = Sealing(directory, restored.reader, gate, tasks.spawn)
-    services = _services(config, directory, gate, feeds, turn, tasks.spawn, sealing)
+    services = _services(config, directory, gate, feeds, upkeep, turn, tasks.spawn, sealing)
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, feeds, turn)
+    if config.limits.corrupt_check_ns:
+        engine.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
     return MemberParts(
         engine=engine,
         gate=gate,
+        upkeep=upkeep,
         turn=turn,
         front=front,
         restored=restored,
@@ -185,6 +199,7 @@ def _engine(
         restored.log,
         restored.tables,
         refresh=restored.reader.refresh,
+        reopen=restored.reader.reopen,
         now_ns=time.monotonic_ns,
         on_finished=gate.finished,
         on_batch=turn.end,
@@ -204,6 +219,7 @@ def _services(
     directory: DataDirectory,
     gate: Gate,
     feeds: Feeds,
+    upkeep: Upkeep,
     turn: Turn,
     spawn: Callable[[Coroutine[Any, Any, None]], None],
     sealing: Sealing,
@@ -218,6 +234,7 @@ def _services(
     return Services(
         gate=gate,
         feeds=feeds,
+        upkeep=upkeep,
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
         later=later,
@@ -227,6 +244,25 @@ def _services(
         progress_interval_s=config.limits.watch_progress_interval_ns / 1e9,
         random_bytes=secrets.token_bytes,
         keys=sealing,
+    )
+
+
+def _tables_bytes_max(config: ServerConfig) -> int:
+    return max(_TABLES_BYTES_MIN, 4 * max(config.limits.quota_bytes, 0))
+
+
+def _tables_of(config: ServerConfig, directory: DataDirectory) -> Place:
+    keyring = directory.keyring
+    return Place(
+        directory=directory.tables,
+        cluster=directory.identity.cluster,
+        size_bytes_max=_tables_bytes_max(config),
+        keys=lambda: {
+            facts.term: keyring.data_key(facts.term, purpose="table")
+            for facts in keyring.terms
+            if not facts.is_retired
+        },
+        backup=lambda: backup_job(directory),
     )
 
 

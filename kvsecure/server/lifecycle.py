@@ -140,6 +140,10 @@ class _Life:
             await self._found(parts)
         if self._stop.done():
             return await self._stop
+        if self._config.limits.corrupt_check_at_start:
+            await self._unless_stopped(parts.upkeep.check())
+            if self._stop.done():
+                return await self._stop
         # What is there now stays: it need not be walked again and again.
         gc.collect()
         gc.freeze()

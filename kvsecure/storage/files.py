@@ -22,6 +22,7 @@ __all__ = [
     "make_directory",
     "replace_file",
     "sync_directory",
+    "sync_file",
     "write_all",
 ]
 
@@ -60,6 +61,15 @@ def make_directory(path: Path) -> None:
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

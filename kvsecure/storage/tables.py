@@ -8,21 +8,29 @@ Keeps: a row is bound to its table, key and scope (the tenant), so it opens nowh
 """
 
 import contextlib
+import errno
+import itertools
 import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, Protocol, final
 
 import lmdb
 
-from kvsecure.crypto.keyring import Keyring, KeyringError
+from kvsecure.crypto.keyring import KeyringError
 from kvsecure.crypto.sealing import Opener, Sealer, Tampered, derive_key, fresh_salt
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
-from kvsecure.storage.files import DIRECTORY_MODE, FILE_MODE, StorageError, sync_directory
+from kvsecure.storage.files import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    StorageError,
+    sync_directory,
+    sync_file,
+)
 
 __all__ = [
     "NO_SCOPE",
@@ -30,6 +38,7 @@ __all__ = [
     "Row",
     "Sizes",
     "Table",
+    "TableKeys",
     "TableReader",
     "TableWriter",
     "pack_records",
@@ -38,6 +47,9 @@ __all__ = [
 ]
 
 _FILE: Final = "data.mdb"
+_LOCK_FILE: Final = "lock.mdb"
+# Where a compact copy is made; one that a crash has left is of no use.
+_COPIES: Final = "compact."
 _EMPTY_BYTES_MAX: Final = 1 << 20
 # 126 readers, LMDB's own default.
 _LOCK_BYTES: Final = 8_192
@@ -57,6 +69,18 @@ NO_SCOPE: Final = 0
 @final
 class DamagedRow(Exception):
     """A row does not open: it was changed, moved, or is of another store."""
+
+
+class TableKeys(Protocol):
+    """Where a reader gets the keys of the tables: the keyring, or what was given of it."""
+
+    def data_key(self, term: int, *, purpose: str) -> Secret:
+        """Derive a key from a data key.
+
+        Raises:
+            KeyringError: There is no such data key.
+        """
+        ...
 
 
 class Table(Enum):
@@ -139,19 +163,18 @@ class TableWriter:
         Raises:
             StorageError: It is not usable, or is of another cluster or format.
         """
+        self._directory, self._cluster = directory, cluster
+        self._size_bytes_max = size_bytes_max
+        self._copies = itertools.count()
+        self._env: lmdb.Environment
+        self._meta: lmdb._Database
+        self._tables: dict[Table, lmdb._Database]
         try:
             if not (directory / _FILE).exists():
                 _create(directory, cluster)
-            self._env = _open_writable(directory, size_bytes_max)
-            with self._env.begin(write=True) as transaction:
-                self._meta = self._env.open_db(b"meta", txn=transaction, create=False)
-                self._tables = {
-                    table: self._env.open_db(
-                        table.name.lower().encode(), txn=transaction, create=False
-                    )
-                    for table in Table
-                }
-                _check_cluster(transaction, self._meta, cluster)
+            for left in directory.glob(f"{_COPIES}*"):
+                shutil.rmtree(left)
+            self._use(_open_writable(directory, size_bytes_max))
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{directory}: {error}") from None
         self._names = {table: _binding_of(cluster, table) for table in Table}
@@ -219,18 +242,97 @@ class TableWriter:
                 epoch = self._epoch or _begin_epoch(transaction, self._meta, self._term, self._salt)
                 yield transaction, epoch
             self._epoch = epoch
-        except lmdb.MapFullError as error:
-            raise OSError(28, "the tables have reached their size limit") from error
-        except (lmdb.DiskError, lmdb.Error) as error:
-            raise OSError(28 if "space" in str(error).lower() else 5, str(error)) from error
+        except lmdb.Error as error:
+            raise _os_error(error) from error
 
     def sizes(self) -> Sizes:
         """Return how large the environment is."""
         return _sizes(self._env, self._tables.values())
 
+    def copy_aside(self) -> Path:
+        """Make a durable copy that has no free pages; writing may go on in another thread.
+
+        Returns:
+            The directory that it is in.
+
+        Raises:
+            OSError: It could not be made; nothing of it is left.
+        """
+        aside = self._directory / f"{_COPIES}{next(self._copies)}"
+        try:
+            aside.mkdir(mode=DIRECTORY_MODE)
+            self._env.copy(str(aside), compact=True)
+            (aside / _FILE).chmod(FILE_MODE)
+            sync_file(aside / _FILE)
+        except (lmdb.Error, OSError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise _os_error(error) from error
+        return aside
+
+    def discard(self, aside: Path) -> None:
+        """Give up a copy."""
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def go_over(self, aside: Path, missed: Iterable[Iterable[Row]]) -> Callable[[], Sizes]:
+        """Bring a copy up to date; what is returned puts it in the place of the tables.
+
+        Args:
+            aside: From `copy_aside`.
+            missed: What was written since the copy was begun, or a little more, in order.
+
+        Returns:
+            The last step. If that fails, the process must end: which file is the tables' is known
+            again at the next start. It has everything in either case.
+
+        Raises:
+            OSError: The copy is of no use; the tables are as they were.
+        """
+        old = self._env, self._meta, self._tables
+        try:
+            self._use(_open_writable(aside, self._size_bytes_max))
+            if self._epoch:
+                # It may have begun after the copy.
+                with self._env.begin(write=True) as transaction:
+                    stored = self._term.to_bytes(4, "big") + self._salt
+                    transaction.put(_epoch_key(self._epoch), stored, db=self._meta)
+            for rows in missed:
+                self.write(rows)
+        except (lmdb.Error, StorageError, OSError) as error:
+            if self._env is not old[0]:
+                self._env.close()
+            self._env, self._meta, self._tables = old
+            raise _os_error(error) from error
+
+        def take_place() -> Sizes:
+            # The lock file belongs to its environment: it goes with it. A start that finds the new
+            # tables beside the old lock file makes that anew.
+            (aside / _FILE).rename(self._directory / _FILE)
+            (aside / _LOCK_FILE).rename(self._directory / _LOCK_FILE)
+            sync_directory(self._directory)
+            old[0].close()
+            shutil.rmtree(aside, ignore_errors=True)
+            return self.sizes()
+
+        return take_place
+
     def close(self) -> None:
         """Close the environment; everything written is durable already."""
         self._env.close()
+
+    def _use(self, env: lmdb.Environment) -> None:
+        """Go on with an environment.
+
+        Raises:
+            StorageError: It is of another cluster or format.
+        """
+        self._env = env
+        with env.begin(write=True) as transaction:
+            self._meta = env.open_db(b"meta", txn=transaction, create=False)
+            self._tables = {
+                table: env.open_db(table.name.lower().encode(), txn=transaction, create=False)
+                for table in Table
+            }
+            _check_cluster(transaction, self._meta, self._cluster)
 
     def _write_row(self, transaction: lmdb.Transaction, row: Row, epoch: int) -> None:
         table, key, scope, value = row
@@ -250,7 +352,7 @@ class TableReader:
     """
 
     def __init__(
-        self, directory: Path, cluster: ClusterId, keyring: Keyring, *, size_bytes_max: int
+        self, directory: Path, cluster: ClusterId, keyring: TableKeys, *, size_bytes_max: int
     ) -> None:
         """Open the environment; the writer must have made it.
 
@@ -263,38 +365,33 @@ class TableReader:
         Raises:
             StorageError: It is not usable, or is of another cluster or format.
         """
-        try:
-            self._env = lmdb.open(
-                str(directory),
-                map_size=size_bytes_max,
-                readonly=True,
-                max_dbs=8,
-                readahead=False,
-                create=False,
-            )
-            self._meta = self._env.open_db(b"meta", create=False)
-            self._tables = {
-                table: self._env.open_db(table.name.lower().encode(), create=False)
-                for table in Table
-            }
-            self._transaction = self._env.begin()
-        except lmdb.Error as error:
-            raise StorageError(f"{directory}: {error}") from None
-        _check_cluster(self._transaction, self._meta, cluster)
+        self._directory, self._cluster, self._keyring = directory, cluster, keyring
+        self._size_bytes_max = size_bytes_max
+        self._env: lmdb.Environment
+        self._meta: lmdb._Database
+        self._tables: dict[Table, lmdb._Database]
+        self._transaction: lmdb.Transaction
+        self._epochs: _Epochs
         self._names = {table: _binding_of(cluster, table) for table in Table}
-
-        def table_key(term: int) -> Secret | None:
-            try:
-                return keyring.data_key(term, purpose="table")
-            except KeyringError:
-                return None
-
-        self._epochs = _Epochs(self._meta, table_key)
+        self._attach()
 
     def refresh(self) -> None:
         """See what has been written since."""
         self._transaction.abort()
         self._transaction = self._env.begin()
+
+    def reopen(self) -> None:
+        """Go on with the tables that have taken the place of these.
+
+        Only once the writer has said so: before, its lock file may still be the old one, and the
+        writer would not know of this reader.
+
+        Raises:
+            StorageError: What is there now cannot be read.
+        """
+        self._transaction.abort()
+        self._env.close()
+        self._attach()
 
     def get(self, table: Table, key: bytes, scope: int) -> bytes | None:
         """Return a row's value, or None if there is no such row.
@@ -303,7 +400,7 @@ class TableReader:
             DamagedRow: The row is there and does not open.
         """
         sealed = self._transaction.get(key, db=self._tables[table])
-        return None if sealed is None else self._open(table, key, scope, sealed)
+        return None if sealed is None else self._open(table, key, scope, bytes(sealed))
 
     def next(self, table: Table, start: bytes, scope: int) -> tuple[bytes, bytes] | None:
         """Return the first row at or after a key, or None behind the last.
@@ -341,7 +438,7 @@ class TableReader:
         cursor = transaction.cursor(db=self._tables[table])
         if cursor.set_range(start) if start else cursor.first():
             for key, sealed in cursor:
-                found.append((bytes(key), self._epochs.term_of(transaction, sealed)))
+                found.append((bytes(key), self._epochs.term_of(transaction, bytes(sealed))))
                 if len(found) == count_max:
                     break
         return found
@@ -353,6 +450,19 @@ class TableReader:
     def forget_keys(self) -> None:
         """Let go of what was derived from data keys; it is derived again where it is needed."""
         self._epochs.forget()
+
+    def scan_sealed(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, sealed row) in key order, for `open` once the scope is known."""
+        for key, sealed in self._transaction.cursor(db=self._tables[table]):
+            yield bytes(key), bytes(sealed)
+
+    def open(self, table: Table, key: bytes, scope: int, sealed: bytes) -> bytes:
+        """Return the value of a row of `scan_sealed`.
+
+        Raises:
+            DamagedRow: It does not open.
+        """
+        return self._open(table, key, scope, sealed)
 
     def count(self, table: Table) -> int:
         """Return how many rows a table has."""
@@ -366,6 +476,35 @@ class TableReader:
         """Stop reading."""
         self._transaction.abort()
         self._env.close()
+
+    def _attach(self) -> None:
+        directory = self._directory
+        try:
+            self._env = lmdb.open(
+                str(directory),
+                map_size=self._size_bytes_max,
+                readonly=True,
+                max_dbs=8,
+                readahead=False,
+                create=False,
+            )
+            self._meta = self._env.open_db(b"meta", create=False)
+            self._tables = {
+                table: self._env.open_db(table.name.lower().encode(), create=False)
+                for table in Table
+            }
+            self._transaction = self._env.begin()
+        except lmdb.Error as error:
+            raise StorageError(f"{directory}: {error}") from None
+        _check_cluster(self._transaction, self._meta, self._cluster)
+        # Epochs are numbered by the tables that they are in.
+        self._epochs = _Epochs(self._meta, self._table_key)
+
+    def _table_key(self, term: int) -> Secret | None:
+        try:
+            return self._keyring.data_key(term, purpose="table")
+        except KeyringError:
+            return None
 
     def _open(self, table: Table, key: bytes, scope: int, sealed: bytes) -> bytes:
         bound_to = self._names[table] + scope.to_bytes(4, "big") + key
@@ -517,6 +656,16 @@ def _check_cluster(transaction: lmdb.Transaction, meta: lmdb._Database, cluster:
     stored = int.from_bytes(transaction.get(b"cluster", db=meta) or b"", "big")
     if stored != cluster:
         raise StorageError(f"the tables belong to cluster {stored:x}, not to {cluster:x}")
+
+
+def _os_error(error: Exception) -> OSError:
+    """Return what went wrong as an error of the system, with a number to act on."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, lmdb.MapFullError):
+        return OSError(errno.ENOSPC, "the tables have reached their size limit")
+    full = "space" in str(error).lower()
+    return OSError(errno.ENOSPC if full else errno.EIO, str(error))
 
 
 def _sizes(env: lmdb.Environment, tables: Iterable[lmdb._Database]) -> Sizes:

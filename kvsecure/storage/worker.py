@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from enum import IntEnum
 from pathlib import Path
@@ -24,11 +25,12 @@ from typing import Any, Final, final
 
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.defragment import Defragmenter
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
 from kvsecure.storage.spares import SpareMaker
-from kvsecure.storage.tables import DamagedRow, TableWriter, unpack_rows
+from kvsecure.storage.tables import DamagedRow, Sizes, TableWriter, unpack_rows
 
 __all__ = [
     "APPEND",
@@ -77,6 +79,8 @@ class Order(IntEnum):
     KEYS = 9
     # Tables: seal rows anew. The length of the note of progress, that note, the rows.
     RESEAL = 10
+    # Tables: give free pages back to the file system; rows may be written meanwhile.
+    DEFRAGMENT = 11
 
 
 class Report(IntEnum):
@@ -97,6 +101,10 @@ class Report(IntEnum):
     RESEALED = 7
     # Tables: rows could not be sealed anew, and none was: an errno and its text.
     NOT_RESEALED = 8
+    # Tables: sizes, and how long it took in microseconds.
+    DEFRAGMENTED = 9
+    # Tables: they are as they were: an errno and its text.
+    NOT_DEFRAGMENTED = 10
 
 
 def order(kind: Order, *parts: bytes) -> bytes:
@@ -254,35 +262,59 @@ class _LogProcess:
 class _TableProcess:
     """Writes the tables."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], answer: _Socket) -> None:
+        self._answer = answer
+        directory = Path(settings["directory"])
         self._writer = TableWriter(
-            Path(settings["directory"]),
+            directory,
             ClusterId(settings["cluster"]),
             Secret(base64.b64decode(settings["key"])),
             term=int(settings["term"]),
             size_bytes_max=int(settings["size_bytes_max"]),
         )
         self._keys: dict[int, Secret] = {}
+        # Held by whoever writes rows or reports: the thread that defragments does both at its end.
+        self._lock = threading.Lock()
+        self._defragmenter = Defragmenter(directory, self._writer, self._lock)
 
     def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
         """Carry out one order."""
         if kind is Order.REKEY:
             term, key = _rekeying(body)
-            self._writer.use(key, term)
+            with self._lock:
+                self._writer.use(key, term)
         elif kind is Order.KEYS:
             self._keys = {
                 int(term): Secret(base64.b64decode(key)) for term, key in json.loads(body).items()
             }
         elif kind is Order.RESEAL:
+            # A copy that is being made would not notice which rows are sealed anew.
+            self._defragmenter.wait()
             self._reseal(body, answer)
         elif kind is Order.WRITE:
+            self._defragmenter.wait_for_room()
             started_ns = time.monotonic_ns()
-            sizes = self._writer.write(unpack_rows(body))
-            took_us = (time.monotonic_ns() - started_ns) // 1000
-            answer.send(Report.WRITTEN, WRITTEN.pack(sizes.total, sizes.in_use, took_us))
+            with self._lock:
+                try:
+                    sizes = self._writer.write(unpack_rows(body))
+                except OSError as error:
+                    answer.fail(error)
+                    return
+                self._defragmenter.note(body)
+                took_us = (time.monotonic_ns() - started_ns) // 1000
+                answer.send(Report.WRITTEN, WRITTEN.pack(sizes.total, sizes.in_use, took_us))
+        elif kind is Order.DEFRAGMENT:
+            self._defragmenter.begin(self._defragmented)
 
     def close(self) -> None:
-        """Close the environment."""
+        """Close the environment.
+
+        A copy that is being made is of no use any more, and cannot be interrupted: with it the
+        process ends at once, which the tables survive as they survive a kill.
+        """
+        with self._lock:
+            if self._defragmenter.is_running:
+                os._exit(0)
         self._writer.close()
 
     def _reseal(self, body: bytes, answer: _Socket) -> None:
@@ -297,6 +329,15 @@ class _TableProcess:
             return
         answer.send(Report.RESEALED, RESEAL.pack(count))
 
+    def _defragmented(self, outcome: Sizes | OSError, took_us: int) -> None:
+        """Report how it ended; the lock is held."""
+        with contextlib.suppress(OSError):
+            if isinstance(outcome, OSError):
+                self._answer.fail(outcome, Report.NOT_DEFRAGMENTED)
+            else:
+                sizes = WRITTEN.pack(outcome.total, outcome.in_use, took_us)
+                self._answer.send(Report.DEFRAGMENTED, sizes)
+
 
 def _rekeying(body: bytes) -> tuple[int, Secret]:
     fields = json.loads(body)
@@ -309,7 +350,9 @@ def _serve(answer: _Socket) -> int:
     if first is None or first[0] is not Order.OPEN:
         return 1
     settings = json.loads(first[1])
-    process = _LogProcess(settings) if settings["role"] == "log" else _TableProcess(settings)
+    process = (
+        _LogProcess(settings) if settings["role"] == "log" else _TableProcess(settings, answer)
+    )
     answer.send(Report.READY)
     while (received := answer.receive()) is not None:
         kind, body = received

@@ -184,6 +184,12 @@ _ADMIN_ONLY: Final = (
 _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantAddRequest(name="acme"),
     tenant_pb2.TenantListRequest(),
+    maintenance_pb2.HashRequest(),
+    maintenance_pb2.HashKVRequest(revision=2),
+    maintenance_pb2.DefragmentRequest(),
+    maintenance_pb2.SnapshotRequest(),
+    maintenance_pb2.MoveLeaderRequest(targetID=1),
+    maintenance_pb2.DowngradeRequest(version="3.4"),
     tenant_pb2.TenantGetRequest(name="acme"),
     tenant_pb2.TenantDeleteRequest(name="acme"),
     tenant_pb2.AuditHeadRequest(),

@@ -115,6 +115,7 @@ class Bench:
         self.services = Services(
             gate=self.world.gate,
             feeds=self.world.feeds,
+            upkeep=self.world.upkeep,
             header=lambda revision: encoder.field(revision, 3),
             at_turn_end=self.world.turn.at_end,
             later=self.timers.later,

@@ -81,6 +81,7 @@ class EngineLab:
             restored.log,
             restored.tables,
             refresh=restored.reader.refresh,
+            reopen=restored.reader.reopen,
             now_ns=lambda: time.monotonic_ns() + self.forward_ns,
             on_finished=self._on_finished,
             on_batch=lambda: None,

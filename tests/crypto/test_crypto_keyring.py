@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring, KeyringError
+from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring, KeyringError, SealedRoot
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 
@@ -145,3 +145,31 @@ def test_key_file_of_another_form_is_refused(content: bytes) -> None:
         KeyEncryptionKey.from_file_content(Secret(content))
 
     assert not content or content.decode() not in str(caught.value)
+
+
+def test_sealed_root_opens_with_the_key_that_wraps_the_keyring_and_no_other() -> None:
+    """What a backup carries gives the keys that the keyring gives, after a round as texts."""
+    kek = KeyEncryptionKey(Secret(bytes(range(32))), "file")
+    keyring = Keyring.create(kek, ClusterId(7))
+    sealed = SealedRoot.of_fields(keyring.sealed_root.fields())
+
+    assert sealed == keyring.sealed_root
+    ours = keyring.root_key(purpose="backup").reveal()
+    assert sealed.root_key(kek, purpose="backup").reveal() == ours
+    other = KeyEncryptionKey(Secret(bytes(32)), "file")
+    with pytest.raises(KeyringError, match="give the right key"):
+        sealed.root_key(other, purpose="backup")
+    moved = SealedRoot.of_fields({**sealed.fields(), "cluster_id": "8"})
+    with pytest.raises(KeyringError, match="does not open"):
+        moved.root_key(kek, purpose="backup")
+
+
+@pytest.mark.parametrize("missing", ["cluster_id", "kek_id", "kek_provider", "wrapped"])
+def test_sealed_root_that_is_damaged_is_refused(missing: str) -> None:
+    """Fields that are missing or of no form are an error of keys, and no other."""
+    kek = KeyEncryptionKey(Secret(bytes(range(32))), "file")
+    fields = Keyring.create(kek, ClusterId(7)).sealed_root.fields()
+    del fields[missing]
+
+    with pytest.raises(KeyringError):
+        SealedRoot.of_fields(fields)

@@ -47,7 +47,9 @@ LAW: Final[dict[str, frozenset[str]]] = {
     "__main__": frozenset({"cli"}),
 }
 # Where the command line starts a server; nothing else of it is known to the command line.
-ENTRY_POINTS: Final = frozenset({"server.lifecycle.run", "server.audit_verify"})
+ENTRY_POINTS: Final = frozenset(
+    {"server.lifecycle.run", "server.audit_verify", "server.backup_restore"}
+)
 
 # A library of consequence, and the rooms or modules that may use it.
 LIBRARIES: Final[dict[str, frozenset[str]]] = {

@@ -20,6 +20,7 @@ from kvsecure.core.apply import apply
 from kvsecure.core.member import MemberFacts
 from kvsecure.core.query import reads_only
 from kvsecure.core.replica import Proposal
+from kvsecure.core.scans import Place, Scans
 from kvsecure.core.state import State
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.crypto.passwords import hash_password
@@ -37,6 +38,7 @@ from kvsecure.security.gate import Gate
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.session import CertificateUser, Peer
 from kvsecure.security.tokens import TokenMint
+from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.turn import Turn
 from kvsecure.storage.files import make_directory
 from kvsecure.storage.segment import Kind
@@ -178,6 +180,10 @@ def keyring() -> Keyring:
     return Keyring.create(kek, CLUSTER)
 
 
+def _refuse(work: object) -> None:
+    raise AssertionError(work)
+
+
 def place_of(directory: Path, member: MemberId = MEMBER) -> SegmentPlace:
     """Return the place of a trail in a directory, which is made."""
     make_directory(directory)
@@ -225,6 +231,11 @@ class World:
         self.engine.finished = self.gate.finished
         self.gate.open_to(self.engine, self.turn.schedule)  # type: ignore[arg-type]  # a small engine
         self.feeds = Feeds(self.gate)
+        place = Place(
+            directory=directory, cluster=CLUSTER, size_bytes_max=1 << 20, keys=dict, backup=dict
+        )
+        scans = Scans(self.engine, place)  # type: ignore[arg-type]  # a small engine
+        self.upkeep = Upkeep(self.gate, scans, spawn=_refuse, schedule=self.turn.schedule)
         if auth:
             self.user("root", password=root)
             self.system(auth_pb2.AuthUserGrantRoleRequest(user="root", role="root"))

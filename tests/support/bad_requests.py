@@ -16,6 +16,7 @@ from kvsecure.proto import auth_pb2 as auth
 from kvsecure.proto import authstore_pb2 as store
 from kvsecure.proto import kv_pb2 as kv
 from kvsecure.proto import lease_pb2 as lease
+from kvsecure.proto import maintenance_pb2 as maintenance
 
 __all__ = ["BAD_REQUESTS", "LEASE", "Case", "EtcdAnswer", "prepare"]
 
@@ -264,4 +265,50 @@ def _later_cases() -> list[Case]:
     ]
 
 
-BAD_REQUESTS: Final = (*_kv_cases(), *_txn_cases(), *_strict_cases(), *_later_cases())
+def _maintenance_cases() -> list[Case]:
+    hash_kv, downgrade = maintenance.HashKVRequest, maintenance.DowngradeRequest
+    rows: dict[str, tuple[str, Any]] = {
+        "hash-compacted": ("HashKV", hash_kv(revision=3)),
+        "hash-at-compaction": ("HashKV", hash_kv(revision=4)),
+        "hash-behind-compaction": ("HashKV", hash_kv(revision=5)),
+        "hash-current": ("HashKV", hash_kv(revision=8)),
+        "hash-future": ("HashKV", hash_kv(revision=99)),
+        "hash-negative": ("HashKV", hash_kv(revision=-1)),
+        "move-leader-to-nobody": ("MoveLeader", maintenance.MoveLeaderRequest()),
+        "move-leader-to-stranger": ("MoveLeader", maintenance.MoveLeaderRequest(targetID=5)),
+        "downgrade-to-nothing": ("Downgrade", downgrade()),
+        "downgrade-to-nonsense": ("Downgrade", downgrade(version="x.y")),
+        "downgrade-too-far": ("Downgrade", downgrade(version="3.3.0")),
+        "downgrade-to-the-same": ("Downgrade", downgrade(action=_ENABLE, version="3.5.0")),
+        "downgrade-upwards": ("Downgrade", downgrade(action=_ENABLE, version="3.6")),
+        "downgrade-cancelled": ("Downgrade", downgrade(action=_CANCEL)),
+        "downgrade-unknown": ("Downgrade", downgrade(action=_UNKNOWN, version="3.4.0")),
+    }
+    cases = [
+        Case(name=name, method=f"maintenance.{row[0]}", request=row[1])
+        for name, row in rows.items()
+    ]
+    # There is no older version of kvsecure.
+    older = Refusal("INVALID_ARGUMENT", "etcdserver: invalid downgrade target version")
+    return [
+        *cases,
+        Case(
+            name="downgrade-by-one",
+            method="maintenance.Downgrade",
+            request=downgrade(version="3.4"),
+            etcd=EtcdAnswer.OTHER,
+            ours=older,
+        ),
+    ]
+
+
+_ENABLE: Final = maintenance.DowngradeRequest.ENABLE
+_CANCEL: Final = maintenance.DowngradeRequest.CANCEL
+
+BAD_REQUESTS: Final = (
+    *_kv_cases(),
+    *_txn_cases(),
+    *_strict_cases(),
+    *_later_cases(),
+    *_maintenance_cases(),
+)

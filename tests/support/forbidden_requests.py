@@ -263,11 +263,6 @@ ABSENT: Final = frozenset(
         "cluster.MemberPromote",
         "cluster.MemberRemove",
         "cluster.MemberUpdate",
-        "maintenance.Defragment",
-        "maintenance.Downgrade",
-        "maintenance.Hash",
-        "maintenance.HashKV",
-        "maintenance.MoveLeader",
     }
 )
 # What any user may ask, and a stranger may not.

@@ -124,6 +124,7 @@ class Front:
         services = Services(
             gate=world.gate,
             feeds=world.feeds,
+            upkeep=world.upkeep,
             header=lambda revision: encoder.field(revision, 1),
             at_turn_end=turn.at_end,
             later=Timers().later,

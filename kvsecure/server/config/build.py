@@ -168,6 +168,9 @@ def _limits(settings: Settings, warnings: list[str]) -> Limits:
         keepalive_min_time_ns=settings.number("grpc-keepalive-min-time"),
         keepalive_interval_ns=settings.number("grpc-keepalive-interval"),
         keepalive_timeout_ns=settings.number("grpc-keepalive-timeout"),
+        corrupt_check_ns=settings.number("corrupt-check-time"),
+        corrupt_check_at_start=settings.switch("experimental-initial-corrupt-check")
+        or "InitialCorruptCheck=true" in settings.parts("feature-gates"),
     )
 
 

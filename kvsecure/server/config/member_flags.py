@@ -189,12 +189,13 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
     ),
     accepted(_S, "raft-read-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
     accepted(_S, "raft-write-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
-    accepted(
+    honoured(
         _S,
         "feature-gates",
         Kind.LIST,
         "",
-        "none of etcd's feature gates changes this server; unknown ones are errors",
+        "InitialCorruptCheck=true reads and checks everything stored before anything is served; "
+        "etcd's other gates change nothing here, and unknown ones are errors.",
     ),
     accepted(_S, "max-learners", Kind.INTEGER, "1", ONE_MEMBER),
     accepted(

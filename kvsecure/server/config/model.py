@@ -254,6 +254,8 @@ class Limits:
         keepalive_interval_ns: 0 never pings.
         keepalive_timeout_ns: 0 never closes a connection for a missing answer.
         compaction: None never compacts.
+        corrupt_check_ns: How often everything stored is checked; 0 never does.
+        corrupt_check_at_start: Whether that is done before anything is served.
     """
 
     quota_bytes: int
@@ -268,6 +270,8 @@ class Limits:
     keepalive_min_time_ns: int
     keepalive_interval_ns: int
     keepalive_timeout_ns: int
+    corrupt_check_ns: int
+    corrupt_check_at_start: bool
 
 
 @final

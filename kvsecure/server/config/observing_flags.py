@@ -104,7 +104,15 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "An applied entry that takes longer is logged.",
         bounds=Bounds(0, HOUR_NS),
     ),
-    accepted(_F, "corrupt-check-time", Kind.DURATION, "0s", _NO_PEERS),
+    honoured(
+        _F,
+        "corrupt-check-time",
+        Kind.DURATION,
+        "0s",
+        "How often everything stored is read and checked; damage raises the CORRUPT alarm. "
+        "0 never does.",
+        bounds=Bounds(0, 365 * 24 * HOUR_NS),
+    ),
     accepted(_F, "compact-hash-check-time", Kind.DURATION, "1m0s", _NO_PEERS),
     accepted(
         _F, "compaction-batch-limit", Kind.INTEGER, "1000", "compaction sizes its own batches"

@@ -7,7 +7,7 @@ Follows: etcd's change logs from 2.x to 3.8.
 
 from typing import Final
 
-from kvsecure.server.config.flag import Flag, Kind, Section, accepted, rejected
+from kvsecure.server.config.flag import Flag, Kind, Section, accepted, honoured, rejected
 
 __all__ = ["LEGACY_FLAGS", "OLD_SPELLINGS", "REMOVED_FLAGS"]
 
@@ -33,10 +33,17 @@ REMOVED_FLAGS: Final[tuple[Flag, ...]] = (
             ("proxy-read-timeout", "0"),
         )
     ),
+    honoured(
+        _R,
+        "experimental-initial-corrupt-check",
+        Kind.SWITCH,
+        "false",
+        "Read and check everything stored before anything is served; damage raises the CORRUPT "
+        "alarm.",
+    ),
     *(
         accepted(_R, f"experimental-{name}", Kind.SWITCH, default, why)
         for name, default, why in (
-            ("initial-corrupt-check", "false", "everything stored is verified when it is read"),
             ("compact-hash-check-enabled", "false", "there is no other member to compare with"),
             ("enable-lease-checkpoint", "false", _NO_CHECKPOINT),
             ("enable-lease-checkpoint-persist", "false", _NO_CHECKPOINT),
