@@ -9,6 +9,7 @@ from core.engine_lab import TABLES_BYTES_MAX, WANTED, EngineLab, eventually, run
 from kvsecure.core.scans import Place, Scans
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto import kv_pb2
+from kvsecure.storage.tables import Table
 
 
 def _scans(lab: EngineLab) -> Scans:
@@ -119,5 +120,29 @@ def test_a_scan_leaves_no_process_behind_when_it_is_given_up(tmp_path: Path) -> 
                 assert not lab.engine._holds
             assert (await scans.survey()).version_count == 1
             await eventually(lambda: not lab.engine._holds)
+
+    asyncio.run(act())
+
+
+def test_compactions_wait_until_a_scan_has_fixed_what_it_reads(tmp_path: Path) -> None:
+    """A compaction that comes in between is applied at once, and its slices wait."""
+
+    async def act() -> None:
+        async with running(tmp_path / "state") as lab:
+            for _ in range(30):
+                await lab.put(b"k", b"v")
+            release, compacted = await _scans(lab)._rest()
+            told = lab.submit(kv_pb2.CompactionRequest(revision=25))
+            lab.engine.end_turn()
+            await told
+            await lab.put(b"later", b"v")
+            await lab.flushed()
+
+            assert compacted == -1
+            assert lab.state.store.compacted == 25
+            assert lab.state.store.slices
+            assert lab.restored.reader.count(Table.RECORDS) == 31
+            release()
+            await eventually(lambda: not lab.state.store.slices)
 
     asyncio.run(act())

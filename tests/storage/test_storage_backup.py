@@ -140,6 +140,12 @@ def test_chunks_cannot_be_left_out_or_swapped(tmp_path: Path) -> None:
         path.write_bytes(_signed(body + bytes(96), _SIGNING))
         with pytest.raises(DamagedBackup):
             _read(path)
+    # The end cut off, and what is left marked as the last chunk.
+    body = content[:begin] + chunks[0] + bytes((chunks[1][0] | 0x80,)) + chunks[1][1:]
+    body += bytes(-(len(body) + 64) % 512)
+    path.write_bytes(_signed(body + bytes(96), _SIGNING))
+    with pytest.raises(DamagedBackup, match="chunk 1 does not open"):
+        _read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(544), b"SQLite format 3\0" + bytes(528)])
