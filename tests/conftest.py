@@ -6,13 +6,14 @@ Never: starts a server that no test asked for.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from support.servers import EtcdMember, KvsecureServer, Member
 
 _INTEROP = Path(__file__).parent / "interop"
+_LONGEST = Path(__file__).parent / "history"
 _SUBJECTS: dict[str, type[Member]] = {"etcd": EtcdMember, "kvsecure": KvsecureServer}
 
 
@@ -32,11 +33,17 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
     """Leave out what takes long: campaigns without `-m`, clients in other languages without a word.
 
-    The latter have to be built: CI asks for them by a variable, a person by their directory.
+    The latter have to be built: CI asks for them by a variable, a person by their directory. Of the
+    rest what takes longest begins first, so that no process is left alone with it in the end.
     """
+    # Others shuffle.
+    yield
     left_out: list[pytest.Item] = []
     if "campaign" not in str(config.getoption("-m")):
         left_out += [item for item in items if item.get_closest_marker("campaign")]
@@ -46,6 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.path.parent != _LONGEST)
 
 
 @pytest.fixture(scope="session")

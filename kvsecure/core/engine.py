@@ -13,8 +13,6 @@ as one batch, and the next batch collects while that one is on its way to the di
 
 import asyncio
 import errno
-import json
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, final
 
@@ -24,6 +22,7 @@ from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.raft.node import NotLeader
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
 from kvsecure.core.state import State
+from kvsecure.core.statistics import EngineStatistics
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index
 from kvsecure.model.limits import (
@@ -34,10 +33,18 @@ from kvsecure.model.limits import (
 from kvsecure.model.secret import Secret
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.tables import Row, pack_rows
-from kvsecure.storage.worker import APPEND, APPENDED, FAILED, RESEAL, WRITTEN, Order, Report
-from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
+from kvsecure.storage.worker import (
+    APPEND,
+    APPENDED,
+    FAILED,
+    RESEAL,
+    WRITTEN,
+    Order,
+    Report,
+    encode_keys,
+)
 
-__all__ = ["AuditMark", "Engine", "EngineStatistics"]
+__all__ = ["AuditMark", "Engine"]
 
 _TICK_S: Final = 0.1
 _FLUSH_EVERY_S: Final = 0.2
@@ -67,29 +74,6 @@ class AuditMark(Protocol):
     def durable_head(self) -> tuple[int, bytes]:
         """Number and hash of the newest record known to be on the disk."""
         ...
-
-
-@final
-class EngineStatistics:
-    """Plain counts for whoever shows them."""
-
-    __slots__ = (
-        "commits",
-        "log_bytes",
-        "proposals_failed",
-        "syncs",
-        "table_bytes",
-        "table_bytes_in_use",
-    )
-
-    def __init__(self) -> None:
-        self.proposals_failed = 0
-        self.log_bytes = 0
-        # Of the log process, and of the table process.
-        self.syncs = Histogram(DISK_BUCKETS_S)
-        self.commits = Histogram(DISK_BUCKETS_S)
-        self.table_bytes = 0
-        self.table_bytes_in_use = 0
 
 
 @final
@@ -436,8 +420,8 @@ class Engine:
 
     def rekey(self, term: int, log_key: Secret, table_key: Secret) -> None:
         """Have everything that is written from now on sealed under another data key."""
-        self._log.send(Order.REKEY, _rekeying(term, log_key))
-        self._tables.send(Order.REKEY, _rekeying(term, table_key))
+        self._log.send(Order.REKEY, encode_keys({term: log_key}))
+        self._tables.send(Order.REKEY, encode_keys({term: table_key}))
 
     def cut_log(self) -> Index:
         """Put an empty entry into the log, so that it goes on and what is before it can go.
@@ -458,8 +442,7 @@ class Engine:
 
     def give_keys(self, keys: Mapping[int, Secret]) -> None:
         """Give the table process the data keys that `reseal` opens rows with; none takes them."""
-        texts = {term: b64encode(key.reveal()).decode() for term, key in keys.items()}
-        self._tables.send(Order.KEYS, json.dumps(texts).encode())
+        self._tables.send(Order.KEYS, encode_keys(keys))
 
     async def reseal(self, rows: Sequence[Row], progress: bytes) -> int:
         """Have rows of the tables sealed under the newest data key.
@@ -592,10 +575,6 @@ def _damaged(error: Exception) -> str:
         f"{error}. Restore the data directory from a backup, or start the version of this program "
         "that wrote it"
     )
-
-
-def _rekeying(term: int, key: Secret) -> bytes:
-    return json.dumps({"term": term, "key": b64encode(key.reveal()).decode()}).encode()
 
 
 def _text(body: bytes) -> str:

@@ -22,7 +22,8 @@ from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.model.ids import TenantId
 from kvsecure.proto.mvcc_pb2 import KeyValue
 from kvsecure.proto.state_pb2 import Applied
-from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Table
+from kvsecure.storage.epochs import DamagedRow
+from kvsecure.storage.tables import NO_SCOPE, Table
 
 __all__ = [
     "Contents",

@@ -20,7 +20,6 @@ from typing import Final, Protocol, cast, final
 from google.protobuf.message import Message
 
 from kvsecure.access.decide import Decision, decide, is_open
-from kvsecure.core.apply import holds_put
 from kvsecure.core.engine import Engine
 from kvsecure.core.entry import encode, envelope
 from kvsecure.core.member import MemberFacts, member_list_body, status_body
@@ -49,12 +48,12 @@ from kvsecure.security.bursts import Bursts
 from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
+from kvsecure.security.room import is_too_much, missing_alarm
 from kvsecure.security.session import Peer, Session
 from kvsecure.telemetry.log import log
 
 __all__ = ["Asking", "Gate"]
 
-_PUT_OVERHEAD_BYTES: Final = 256
 _log: Final = log("gate")
 
 
@@ -573,27 +572,11 @@ class Gate:
 
     def _check_room(self, command: Message | PutBurst, size_bytes: int) -> None:
         """Refuse what grows the store once it has reached its quota, and raise the alarm."""
-        quota_bytes = self.facts.quota_bytes
-        if quota_bytes <= 0:
+        if not is_too_much(self._engine, self.facts, command, size_bytes):
             return
-        used_bytes = self._engine.statistics.table_bytes_in_use
-        if used_bytes + size_bytes + _PUT_OVERHEAD_BYTES < quota_bytes:
-            return
-        grows = isinstance(command, PutBurst | kv_pb2.PutRequest | lease_pb2.LeaseGrantRequest) or (
-            isinstance(command, kv_pb2.TxnRequest) and holds_put(command)
-        )
-        if not grows:
-            return
-        alarm = (self.facts.member, int(maintenance_pb2.NOSPACE))
-        if alarm not in self._engine.state.alarms:
-            self.submit_system(
-                SYSTEM_TENANT,
-                maintenance_pb2.AlarmRequest(
-                    action=maintenance_pb2.AlarmRequest.ACTIVATE,
-                    memberID=self.facts.member,
-                    alarm=maintenance_pb2.NOSPACE,
-                ),
-            )
+        alarm = missing_alarm(self._engine, self.facts)
+        if alarm is not None:
+            self.submit_system(SYSTEM_TENANT, alarm)
         raise Refused(Failure.NO_SPACE)
 
     def _audit_head(self) -> bytes:

@@ -18,8 +18,9 @@ from kvsecure.core.mvcc.index import POSITION_BYTES, is_tombstone
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.crypto.keyring import Keyring
 from kvsecure.proto.crypto_pb2 import CryptoProgress
+from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
-from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Row, Table, TableReader
+from kvsecure.storage.tables import NO_SCOPE, Row, Table, TableReader
 from kvsecure.telemetry.log import log
 
 __all__ = ["Resealing"]

@@ -20,10 +20,11 @@ from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
+from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import SegmentPlace, Tail, list_segments, recover
-from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Table, TableReader
+from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
 
 __all__ = ["Restored", "restore"]
 

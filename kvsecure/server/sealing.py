@@ -27,10 +27,11 @@ from kvsecure.security.audit import AuditTrail
 from kvsecure.security.gate import Gate
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.resealing import Resealing
+from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError, sync_directory
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, terms_of
-from kvsecure.storage.tables import DamagedRow, Table, TableReader
+from kvsecure.storage.tables import Table, TableReader
 from kvsecure.telemetry.log import log
 
 __all__ = ["Sealing"]

@@ -21,9 +21,10 @@ from typing import Final, NamedTuple, Protocol, final
 import lmdb
 
 from kvsecure.crypto.keyring import KeyringError
-from kvsecure.crypto.sealing import Opener, Sealer, Tampered, derive_key, fresh_salt
+from kvsecure.crypto.sealing import Sealer, derive_key, fresh_salt
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.epochs import ROW_HEAD, ROW_VERSION, Epochs, begin_epoch, put_epoch
 from kvsecure.storage.files import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -34,7 +35,6 @@ from kvsecure.storage.files import (
 
 __all__ = [
     "NO_SCOPE",
-    "DamagedRow",
     "Row",
     "Sizes",
     "Table",
@@ -54,8 +54,6 @@ _EMPTY_BYTES_MAX: Final = 1 << 20
 # 126 readers, LMDB's own default.
 _LOCK_BYTES: Final = 8_192
 _FORMAT: Final = b"1"
-_ROW: Final = struct.Struct(">BIQ")
-_ROW_VERSION: Final = 1
 _SCOPE: Final = struct.Struct(">QI")
 _PACKED: Final = struct.Struct(">BIHI")
 _NO_VALUE: Final = 0xFFFF_FFFF
@@ -64,11 +62,6 @@ _PROGRESS: Final = b"resealing"
 
 # Rows that belong to no tenant.
 NO_SCOPE: Final = 0
-
-
-@final
-class DamagedRow(Exception):
-    """A row does not open: it was changed, moved, or is of another store."""
 
 
 class TableKeys(Protocol):
@@ -218,13 +211,13 @@ class TableWriter:
         """
         count = 0
         with self._writing() as (transaction, epoch):
-            epochs = _Epochs(self._meta, keys.get)
+            epochs = Epochs(self._meta, keys.get)
             for table, key, scope, _ in rows:
                 sealed = bytes(transaction.get(key, db=self._tables[table]) or b"")
                 if not sealed or epochs.term_of(transaction, sealed) == self._term:
                     continue
                 bound_to = self._names[table] + scope.to_bytes(4, "big") + key
-                value = epochs.open(transaction, table, sealed, bound_to)
+                value = epochs.open(transaction, table.name, sealed, bound_to)
                 self._write_row(transaction, Row(table, key, scope, value), epoch)
                 count += 1
             transaction.put(_PROGRESS, progress, db=self._meta)
@@ -239,7 +232,7 @@ class TableWriter:
         """
         try:
             with self._env.begin(write=True) as transaction:
-                epoch = self._epoch or _begin_epoch(transaction, self._meta, self._term, self._salt)
+                epoch = self._epoch or begin_epoch(transaction, self._meta, self._term, self._salt)
                 yield transaction, epoch
             self._epoch = epoch
         except lmdb.Error as error:
@@ -293,8 +286,7 @@ class TableWriter:
             if self._epoch:
                 # It may have begun after the copy.
                 with self._env.begin(write=True) as transaction:
-                    stored = self._term.to_bytes(4, "big") + self._salt
-                    transaction.put(_epoch_key(self._epoch), stored, db=self._meta)
+                    put_epoch(transaction, self._meta, self._epoch, self._term, self._salt)
             for rows in missed:
                 self.write(rows)
         except (lmdb.Error, StorageError, OSError) as error:
@@ -339,7 +331,7 @@ class TableWriter:
         if value is None:
             transaction.delete(key, db=self._tables[table])
             return
-        head = _ROW.pack(_ROW_VERSION, epoch, self._sealer.count)
+        head = ROW_HEAD.pack(ROW_VERSION, epoch, self._sealer.count)
         sealed = self._sealer.seal(value, self._names[table] + scope.to_bytes(4, "big") + key)
         transaction.put(key, head + sealed, db=self._tables[table])
 
@@ -371,7 +363,7 @@ class TableReader:
         self._meta: lmdb._Database
         self._tables: dict[Table, lmdb._Database]
         self._transaction: lmdb.Transaction
-        self._epochs: _Epochs
+        self._epochs: Epochs
         self._names = {table: _binding_of(cluster, table) for table in Table}
         self._attach()
 
@@ -498,7 +490,7 @@ class TableReader:
             raise StorageError(f"{directory}: {error}") from None
         _check_cluster(self._transaction, self._meta, self._cluster)
         # Epochs are numbered by the tables that they are in.
-        self._epochs = _Epochs(self._meta, self._table_key)
+        self._epochs = Epochs(self._meta, self._table_key)
 
     def _table_key(self, term: int) -> Secret | None:
         try:
@@ -508,104 +500,11 @@ class TableReader:
 
     def _open(self, table: Table, key: bytes, scope: int, sealed: bytes) -> bytes:
         bound_to = self._names[table] + scope.to_bytes(4, "big") + key
-        return self._epochs.open(self._transaction, table, sealed, bound_to)
-
-
-@final
-class _Epochs:
-    """The keys of what was sealed, by the epoch that a row names."""
-
-    __slots__ = ("_data_key", "_meta", "_openers", "_terms")
-
-    def __init__(self, meta: lmdb._Database, data_key: Callable[[int], Secret | None]) -> None:
-        """Know no epoch yet.
-
-        Args:
-            meta: Where their salts are.
-            data_key: Gives the data key of a term, as far as it is known.
-        """
-        self._meta = meta
-        self._data_key = data_key
-        self._openers: dict[int, Opener] = {}
-        self._terms: dict[int, int] = {}
-
-    def open(
-        self, transaction: lmdb.Transaction, table: Table, sealed: bytes, bound_to: bytes
-    ) -> bytes:
-        """Return a row's value.
-
-        Raises:
-            DamagedRow: It does not open.
-        """
-        if len(sealed) < _ROW.size or sealed[0] != _ROW_VERSION:
-            raise DamagedRow(f"a row of {table.name} has no form known here")
-        _, epoch, number = _ROW.unpack_from(sealed)
-        opener = self._openers.get(epoch) or self._opener_of(transaction, epoch)
-        try:
-            return opener.open(number, sealed[_ROW.size :], bound_to)
-        except Tampered:
-            raise DamagedRow(f"a row of {table.name} does not open") from None
-
-    def term_of(self, transaction: lmdb.Transaction, sealed: bytes) -> int:
-        """Return the data key that a row is sealed under.
-
-        Raises:
-            DamagedRow: It has no form known here.
-        """
-        if len(sealed) < _ROW.size or sealed[0] != _ROW_VERSION:
-            raise DamagedRow("a row has no form known here")
-        epoch = int.from_bytes(sealed[1:5], "big")
-        term = self._terms.get(epoch)
-        if term is None:
-            term, _ = self._stored(transaction, epoch)
-            self._terms[epoch] = term
-        return term
-
-    def forget(self) -> None:
-        """Let go of the keys."""
-        self._openers.clear()
-
-    def _opener_of(self, transaction: lmdb.Transaction, epoch: int) -> Opener:
-        term, salt = self._stored(transaction, epoch)
-        data_key = self._data_key(term)
-        if data_key is None:
-            raise DamagedRow(f"data key term {term} is not in the keyring")
-        opener = Opener(derive_key(data_key, purpose="table-epoch", salt=salt))
-        self._openers[epoch] = opener
-        return opener
-
-    def _stored(self, transaction: lmdb.Transaction, epoch: int) -> tuple[int, bytes]:
-        """Return an epoch's term and salt.
-
-        Raises:
-            DamagedRow: There is no such epoch.
-        """
-        stored = transaction.get(_epoch_key(epoch), db=self._meta)
-        if stored is None:
-            raise DamagedRow(f"sealing epoch {epoch} is not known")
-        return int.from_bytes(stored[:4], "big"), bytes(stored[4:])
+        return self._epochs.open(self._transaction, table.name, sealed, bound_to)
 
 
 def _binding_of(cluster: ClusterId, table: Table) -> bytes:
     return cluster.to_bytes(8, "big") + bytes((table.value,))
-
-
-def _epoch_key(epoch: int) -> bytes:
-    return b"epoch/" + epoch.to_bytes(4, "big")
-
-
-def _begin_epoch(
-    transaction: lmdb.Transaction, meta: lmdb._Database, term: int, salt: bytes
-) -> int:
-    """Store a new epoch's salt and return its number."""
-    cursor = transaction.cursor(db=meta)
-    last = 0
-    if cursor.set_range(b"epoch/"):
-        for key in cursor.iternext(keys=True, values=False):
-            if bytes(key).startswith(b"epoch/"):
-                last = int.from_bytes(key[6:], "big")
-    transaction.put(_epoch_key(last + 1), term.to_bytes(4, "big") + salt, db=meta)
-    return last + 1
 
 
 def _open_writable(directory: Path, size_bytes_max: int) -> lmdb.Environment:

@@ -19,6 +19,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, final
@@ -26,11 +27,12 @@ from typing import Any, Final, final
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.model.secret import Secret
 from kvsecure.storage.defragment import Defragmenter
+from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
 from kvsecure.storage.spares import SpareMaker
-from kvsecure.storage.tables import DamagedRow, Sizes, TableWriter, unpack_rows
+from kvsecure.storage.tables import Sizes, TableWriter, unpack_rows
 
 __all__ = [
     "APPEND",
@@ -41,6 +43,7 @@ __all__ = [
     "WRITTEN",
     "Order",
     "Report",
+    "encode_keys",
     "main",
     "order",
 ]
@@ -73,9 +76,9 @@ class Order(IntEnum):
     CLOSE = 6
     # Log: make the audit segment durable now.
     SYNC_AUDIT = 7
-    # Both: seal what comes under another data key. JSON: its term and key.
+    # Both: seal what comes under another data key: that key (`encode_keys`).
     REKEY = 8
-    # Tables: the data keys that rows to be sealed anew are under. JSON: keys by term.
+    # Tables: the data keys that rows to be sealed anew are under (`encode_keys`).
     KEYS = 9
     # Tables: seal rows anew. The length of the note of progress, that note, the rows.
     RESEAL = 10
@@ -111,6 +114,16 @@ def order(kind: Order, *parts: bytes) -> bytes:
     """Encode a message."""
     length = sum(map(len, parts))
     return b"".join((HEAD.pack(length, kind), *parts))
+
+
+def encode_keys(keys: Mapping[int, Secret]) -> bytes:
+    """Encode data keys by term, as REKEY (with one) and KEYS take them."""
+    texts = {term: base64.b64encode(key.reveal()).decode() for term, key in keys.items()}
+    return json.dumps(texts).encode()
+
+
+def _decode_keys(body: bytes) -> dict[int, Secret]:
+    return {int(term): Secret(base64.b64decode(key)) for term, key in json.loads(body).items()}
 
 
 @final
@@ -235,7 +248,7 @@ class _LogProcess:
         elif kind is Order.AUDIT:
             self._audit.change(Path(body.decode()))
         elif kind is Order.REKEY:
-            term, key = _rekeying(body)
+            ((term, key),) = _decode_keys(body).items()
             self._writer.use(key, term)
 
     def close(self) -> None:
@@ -280,13 +293,11 @@ class _TableProcess:
     def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
         """Carry out one order."""
         if kind is Order.REKEY:
-            term, key = _rekeying(body)
+            ((term, key),) = _decode_keys(body).items()
             with self._lock:
                 self._writer.use(key, term)
         elif kind is Order.KEYS:
-            self._keys = {
-                int(term): Secret(base64.b64decode(key)) for term, key in json.loads(body).items()
-            }
+            self._keys = _decode_keys(body)
         elif kind is Order.RESEAL:
             # A copy that is being made would not notice which rows are sealed anew.
             self._defragmenter.wait()
@@ -337,11 +348,6 @@ class _TableProcess:
             else:
                 sizes = WRITTEN.pack(outcome.total, outcome.in_use, took_us)
                 self._answer.send(Report.DEFRAGMENTED, sizes)
-
-
-def _rekeying(body: bytes) -> tuple[int, Secret]:
-    fields = json.loads(body)
-    return int(fields["term"]), Secret(base64.b64decode(fields["key"]))
 
 
 def _serve(answer: _Socket) -> int:

@@ -18,7 +18,9 @@ def _scans(lab: EngineLab) -> Scans:
         directory=lab.directory.tables,
         cluster=WANTED.cluster,
         size_bytes_max=TABLES_BYTES_MAX,
-        keys=lambda: {term: keyring.data_key(term, purpose="table") for term, _, _ in keyring.terms},
+        keys=lambda: {
+            term: keyring.data_key(term, purpose="table") for term, _, _ in keyring.terms
+        },
         backup=dict,
     )
     return Scans(lab.engine, place)

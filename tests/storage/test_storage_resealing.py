@@ -11,6 +11,7 @@ from storage.segments_lab import CLUSTER, MEMBER
 
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.model.secret import Secret
+from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.segment import NO_LINK, Kind
 from kvsecure.storage.segments import (
     SegmentPlace,
@@ -22,14 +23,13 @@ from kvsecure.storage.segments import (
 )
 from kvsecure.storage.tables import (
     NO_SCOPE,
-    DamagedRow,
     Row,
     Table,
     TableReader,
     TableWriter,
     pack_rows,
 )
-from kvsecure.storage.worker import RESEAL, Order, Report
+from kvsecure.storage.worker import RESEAL, Order, Report, encode_keys
 
 _KEK = KeyEncryptionKey(Secret(bytes(32)), "file")
 _BYTES_MAX = 64 << 20
@@ -158,14 +158,12 @@ def test_table_process_seals_anew_what_it_is_told(tmp_path: Path, ring: Keyring)
     directory = tmp_path / "tables"
     settings = table_settings(directory) | {"key": b64encode(_key(ring, 1).reveal()).decode()}
     note = b'{"x":1}'
-    rekeyed = {"term": 2, "key": ""}
     with started(settings) as process:
         process.tell(Order.WRITE, pack_rows(_ROWS))
         assert process.listen().kind is Report.WRITTEN
         old = _key(ring, 1)
         ring.become(ring.rotated(_KEK, now_s=0))
-        rekeyed["key"] = b64encode(_key(ring, 2).reveal()).decode()
-        process.tell(Order.REKEY, json.dumps(rekeyed).encode())
+        process.tell(Order.REKEY, encode_keys({2: _key(ring, 2)}))
         process.tell(Order.RESEAL, RESEAL.pack(len(note)), note, pack_rows(_ROWS))
         refused = process.listen()
         process.tell(Order.KEYS, json.dumps({"1": b64encode(old.reveal()).decode()}).encode())

@@ -18,10 +18,10 @@ from support.disk import small_disk_at
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.tables import (
     NO_SCOPE,
-    DamagedRow,
     Row,
     Table,
     TableReader,

@@ -93,6 +93,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def connected(self) -> Self:
+        """Wait until the connection is there, on a machine that has other things to do as well."""
+        grpc.channel_ready_future(self._channel).result(timeout=CALL_TIMEOUT_S)
+        return self
+
     def login(self, user: str, password: str) -> Self:
         """Authenticate; every later call carries the token."""
         request = auth_pb2.AuthenticateRequest(name=user, password=password)

@@ -17,7 +17,8 @@ from typing import Final, Protocol, final
 from kvsecure.model.errors import invariant
 from kvsecure.model.ids import TenantId
 from kvsecure.model.limits import RECORD_CACHE_BYTES_MAX
-from kvsecure.storage.tables import NO_SCOPE, DamagedRow, Row, Table, pack_records, pack_rows
+from kvsecure.storage.epochs import DamagedRow
+from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_records, pack_rows
 
 __all__ = [
     "DamagedRecord",

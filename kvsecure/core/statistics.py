@@ -1,0 +1,34 @@
+"""What an engine counts.
+
+Owns: plain counts and times of the log and the tables.
+Never: shows them; `telemetry` does.
+"""
+
+from typing import final
+
+from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
+
+__all__ = ["EngineStatistics"]
+
+
+@final
+class EngineStatistics:
+    """Plain counts for whoever shows them."""
+
+    __slots__ = (
+        "commits",
+        "log_bytes",
+        "proposals_failed",
+        "syncs",
+        "table_bytes",
+        "table_bytes_in_use",
+    )
+
+    def __init__(self) -> None:
+        self.proposals_failed = 0
+        self.log_bytes = 0
+        # Of the log process, and of the table process.
+        self.syncs = Histogram(DISK_BUCKETS_S)
+        self.commits = Histogram(DISK_BUCKETS_S)
+        self.table_bytes = 0
+        self.table_bytes_in_use = 0
