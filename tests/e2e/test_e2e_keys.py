@@ -15,7 +15,7 @@ from support.processes import wait_until
 from support.sealed import rows_by_term, segments_by_term
 
 from kvsecure.pki.files import write_private
-from kvsecure.proto import crypto_pb2, kv_pb2, lease_pb2
+from kvsecure.proto import crypto_pb2, kv_pb2, lease_pb2, maintenance_pb2
 
 _DEADLINE_S: Final = 30.0
 _KEYS: Final = 1_500
@@ -169,6 +169,43 @@ def test_what_is_written_and_compacted_meanwhile_is_right(fortress: Fortress) ->
     fortress.server.process.kill9_all()
     fortress.server.restart()
     assert _values(fortress) == values
+
+
+def test_tables_may_be_defragmented_while_they_are_sealed_anew(fortress: Fortress) -> None:
+    """A compact copy that takes the tables' place has nothing under the old key, and everything."""
+    values = _fill(fortress, _KEYS)
+    root = fortress.root()
+    _run(fortress, "rotate")
+    _run(fortress, "reencrypt", "--no-wait", "--rows-per-second=2000")
+    while _state(fortress) != crypto_pb2.CryptoProgress.DONE:
+        root.maintenance.Defragment(maintenance_pb2.DefragmentRequest())
+        fortress.put(root, b"/written/meanwhile", b"1")
+
+    assert set(rows_by_term(fortress.data)) == {2}
+    _run(fortress, "retire", "1", "--yes")
+    assert _values(fortress) == values | {b"/written/meanwhile": b"1"}
+    fortress.server.process.kill9_all()
+    fortress.server.restart()
+    assert _values(fortress) == values | {b"/written/meanwhile": b"1"}
+
+
+def test_backup_of_rotated_keys_is_restored(fortress: Fortress, tmp_path: Path) -> None:
+    """A backup that was made after a rotation opens with the key-encryption key, like any other."""
+    values = _fill(fortress, 50)
+    _run(fortress, "rotate")
+    fortress.put(fortress.root(), b"/later", b"1")
+    saved, restored = tmp_path / "saved", tmp_path / "restored"
+    assert fortress.cli("snapshot", "save", str(saved)).returncode == 0
+    words = (str(saved), f"--kek-file={fortress.kek}", f"--data-dir={restored}")
+    done = fortress.cli("snapshot", "restore", *words)
+    assert done.returncode == 0, done.stderr
+
+    fortress.server.stop()
+    fortress.data.rename(tmp_path / "old")
+    restored.rename(fortress.data)
+    fortress.server.restart()
+
+    assert _values(fortress) == values | {b"/later": b"1"}
 
 
 def test_rotation_by_several_at_once_gives_each_a_term(fortress: Fortress) -> None:
