@@ -42,11 +42,16 @@ def _put_all(member: KvsecureServer, prefix: str) -> dict[bytes, bytes]:
     return done
 
 
-def _wait_for_a_flush(member: KvsecureServer) -> None:
-    """Wait for the tables to be written; after the second time they hold what was before both."""
+def _put_and_flush(member: KvsecureServer, prefix: str) -> dict[bytes, bytes]:
+    """Write some keys until the tables were written as well; return what was acknowledged.
+
+    After the second time the tables hold all that was acknowledged the first time.
+    """
     path = member.data_directory / "tables" / "data.mdb"
     before = path.read_bytes()
+    done = _put_all(member, prefix)
     wait_until(lambda: path.read_bytes() != before, deadline_s=_DEADLINE_S, what="a flush")
+    return done
 
 
 def _all_of(member: KvsecureServer) -> dict[bytes, bytes]:
@@ -93,10 +98,9 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KvsecureSe
         acknowledged: dict[bytes, bytes] = {}
         for run in ("a", "b", "c"):
             member.start()
-            for part in ("one", "two", "three"):
-                acknowledged |= _put_all(member, f"{run}-{part}-")
-                if part != "three":
-                    _wait_for_a_flush(member)
+            for part in ("one", "two"):
+                acknowledged |= _put_and_flush(member, f"{run}-{part}-")
+            acknowledged |= _put_all(member, f"{run}-three-")
             member.process.kill9_all()
         saved = member.data_directory.with_name("saved")
         shutil.copytree(member.data_directory, saved)
