@@ -34,8 +34,9 @@ class HeaderEncoder:
         if term != self._end_term:
             self._end_term = term
             self._end = varint_field(b"\x20", term)
-        content = self._begin + (b"\x18" + varint(revision) if revision else b"") + self._end
+        told = b"\x18" + varint(revision) if revision else b""
+        length = len(self._begin) + len(told) + len(self._end)
         self._revision = revision
         # It is never as long as 128 bytes.
-        self._field = b"\x0a%c%b" % (len(content), content)
+        self._field = b"\x0a%c%b%b%b" % (length, self._begin, told, self._end)
         return self._field

@@ -17,7 +17,7 @@ from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.ids import TenantId
 from kvsecure.proto import auth_pb2, kv_pb2, lease_pb2, maintenance_pb2, state_pb2, tenant_pb2
-from kvsecure.proto.encode import bytes_field
+from kvsecure.proto.encode import varint
 
 __all__ = ["COMMANDS", "DamagedEntry", "Entry", "decode", "encode", "encode_puts", "envelope"]
 
@@ -83,8 +83,10 @@ def encode(command: type[Message], packed_caller: bytes, request: bytes) -> byte
 
 def encode_puts(packed_caller: bytes, requests: Iterable[bytes]) -> bytes:
     """Return the entry for a burst of puts, given the bytes of its requests."""
-    puts = b"".join([bytes_field(_PUTS, request) for request in requests])
-    return _HEADS[state_pb2.PutBurst] + packed_caller + puts
+    parts = [_HEADS[state_pb2.PutBurst], packed_caller]
+    for request in requests:
+        parts += (_PUTS, varint(len(request)), request)
+    return b"".join(parts)
 
 
 def decode(entry: bytes) -> Entry:

@@ -45,6 +45,32 @@ class Space:
         self.index = KeyIndex()
         self.leases = LeaseTable()
 
+    def write(
+        self, records: Records, key: bytes, value: bytes, lease: int, main: int, sub: int
+    ) -> Event:
+        """Write a version of a key at a position, tie it to this lease alone, and say so."""
+        head, create, version, old = self.index.put(key, main, sub, lease)
+        record = KeyValue(
+            key=key,
+            create_revision=create,
+            mod_revision=main,
+            version=version,
+            value=value,
+            lease=lease,
+        ).SerializeToString()
+        records.fresh[head[:POSITION_BYTES]] = (self.tenant, record)
+        records.fresh_rows.append(encode_index_row(self.prefix, head, key))
+        records.fresh_bytes += len(record)
+        previous = None
+        if old is not None:
+            if not old[8] & 0x80:
+                previous = old[:POSITION_BYTES]
+            if old_lease := HEAD.unpack(old)[4]:
+                self.leases.detach(old_lease, key)
+        if lease:
+            self.leases.attach(lease, key)
+        return _event((key, record, previous))
+
 
 @final
 class Writing:
@@ -60,28 +86,8 @@ class Writing:
 
     def put(self, key: bytes, value: bytes, lease: int) -> None:
         """Write a version of a key and tie it to this lease alone."""
-        space, records, main = self._space, self._records, self.main
-        head, create, version, old = space.index.put(key, main, len(self.events), lease)
-        record = KeyValue(
-            key=key,
-            create_revision=create,
-            mod_revision=main,
-            version=version,
-            value=value,
-            lease=lease,
-        ).SerializeToString()
-        records.fresh[head[:POSITION_BYTES]] = (space.tenant, record)
-        records.fresh_rows.append(encode_index_row(space.prefix, head, key))
-        records.fresh_bytes += len(record)
-        previous = None
-        if old is not None:
-            if not old[8] & 0x80:
-                previous = old[:POSITION_BYTES]
-            if old_lease := HEAD.unpack(old)[4]:
-                space.leases.detach(old_lease, key)
-        if lease:
-            space.leases.attach(lease, key)
-        self.events.append(_event((key, record, previous)))
+        event = self._space.write(self._records, key, value, lease, self.main, len(self.events))
+        self.events.append(event)
 
     def delete(self, key: bytes) -> bytes:
         """Delete a key that exists; return the position of what it was."""

@@ -99,13 +99,12 @@ class Store:
 
     def put_each(self, space: Space, burst: PutBurst) -> None:
         """Carry out the puts of a burst, each in a revision of its own."""
-        records, publish, revision = self.records, self._publish, self.revision
+        records, publish, write, revision = self.records, self._publish, space.write, self.revision
         for key, value in burst.puts:
             revision += 1
-            writing = Writing(space, records, revision)
-            writing.put(key, value, 0)
+            event = write(records, key, value, 0, revision, 0)
             self.revision = revision
-            publish(space, revision, writing.events)
+            publish(space, revision, [event])
 
     def put(self, space: Space, request: PutRequest) -> bytes:
         """Carry out a put; return its answer without the header.
