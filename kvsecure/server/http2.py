@@ -198,12 +198,15 @@ class Http2Session:
         while at < count:
             event = events[at]
             kind = event[0]
-            if kind == REQUEST and not self._must_wait:
+            if kind == REQUEST and event[4] and not self._must_wait:
                 at += self._burst(events, at)
                 continue
             at += 1
             if kind == REQUEST:
-                self._hold().add_request(event[1], event[2], event[3], ended=event[4])
+                if self._must_wait:
+                    self._hold().add_request(event[1], event[2], event[3], ended=event[4])
+                else:
+                    self._request(event[1], event[2], event[3], ended=event[4])
             elif kind == DATA:
                 if self._must_wait:
                     self._hold().add(event[1], event[2], ended=event[3])

@@ -107,8 +107,9 @@ class PeerConnection(asyncio.Protocol):
         self._session: Http2Session | Http1Session | _Refused | None = None
         self._peer: Peer
         self._first = b""
-        # What has come since others had their turn, and what waits until they had another.
+        # What has come in which turn, and what waits until others had theirs.
         self._heard_bytes = 0
+        self._turn_number = 0
         self._rest = b""
         self._is_waiting = False
         self._wants_reading = True
@@ -152,6 +153,10 @@ class PeerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the protocol."""
         self._host.statistics.received_bytes += len(data)
+        number = self._host.shared.turn.number
+        if number != self._turn_number:
+            self._turn_number = number
+            self._heard_bytes = 0
         self._heard_bytes += len(data)
         if self._rest or self._heard_bytes > _TURN_BYTES_MAX:
             self._wait_for_turn(data)

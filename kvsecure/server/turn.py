@@ -42,7 +42,7 @@ type_answer = tuple[Answering, bytes | None, Refused | None]
 class Turn:
     """The turn that is going on."""
 
-    __slots__ = ("_answers", "_dirty", "_gate", "_loop", "_producers", "_scheduled")
+    __slots__ = ("_answers", "_dirty", "_gate", "_loop", "_producers", "_scheduled", "number")
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         self._gate = gate
@@ -51,6 +51,8 @@ class Turn:
         self._dirty: set[Flushing] = set()
         self._producers: list[Callable[[], None]] = []
         self._scheduled = False
+        # How many have ended: tells one turn from the next.
+        self.number = 0
 
     def schedule(self) -> None:
         """End the turn once everything that has come in by now was dealt with."""
@@ -80,6 +82,7 @@ class Turn:
         """Record, propose, answer, write; whatever goes wrong, the next turn comes."""
         # What is added from here on belongs to this turn until its answers are taken.
         self._scheduled = True
+        self.number += 1
         try:
             self._produce()
             self._hand_over(self._record())
