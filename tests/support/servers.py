@@ -137,7 +137,7 @@ class Member(ABC):
     def client(self, user: str = "root", password: str = ROOT_PASSWORD) -> Client:
         """Return a client that has logged in with a password."""
         certificate = self.authority.client(user) if self.client_certificates else None
-        return self.anonymous(certificate).connected().login(user, password)
+        return self.anonymous(certificate).login(user, password)
 
     def _common(self) -> list[str]:
         peer = f"http://127.0.0.1:{self.peer_port}"
