@@ -10,12 +10,12 @@ from house.charter import charter_is_complete, exports_are_true
 from house.documents import flags_exist, links_lead_somewhere
 from house.form import FILE_LINES_MAX, LONG_FILES, names_mean, sizes_are_bounded
 from house.imports import LAW, libraries_in_their_rooms, rooms_know_their_place
-from house.life import modules_are_alive
+from house.life import leftovers_are_gone, modules_are_alive
 from house.program import known_flags, started_modules
 from house.proofs import proofs_are_sentences, proofs_use_the_real_thing
 from house.purity import pure_rooms_are_pure
 from house.remarks import exceptions_have_reasons, nothing_is_left_for_later, tree_is_portable
-from house.source import ROOT, Offence, Source, python_files, text_files
+from house.source import ROOT, Offence, Source, file_names, python_files, text_files
 
 Check = Callable[[Source], Iterator[Offence]]
 
@@ -67,6 +67,11 @@ def test_text_files_are_clean(check: Check) -> None:
 def test_no_module_is_dead() -> None:
     """Every module of the program is reached from another one."""
     _complain(modules_are_alive(python_files("kvsecure"), started_modules()))
+
+
+def test_no_tool_has_left_anything_behind() -> None:
+    """What is in the tree was put there."""
+    _complain(leftovers_are_gone(file_names()))
 
 
 def _documents() -> list[Source]:

@@ -1,16 +1,26 @@
-"""Modules that nothing leads to are dead.
+"""Modules that nothing leads to are dead, and so is what an editor or a patch leaves behind.
 
-Owns: what counts as leading to a module.
+Owns: what counts as leading to a module, and which files are nobody's.
 Never: counts a test; what only its test imports is dead.
 """
 
 import ast
 from collections.abc import Collection, Iterable, Iterator
+from typing import Final
 
 from house.imports import imported
 from house.source import Offence, Source
 
-__all__ = ["modules_are_alive"]
+__all__ = ["leftovers_are_gone", "modules_are_alive"]
+
+_LEFTOVERS: Final = (".orig", ".rej", ".bak", ".swp", "~")
+
+
+def leftovers_are_gone(names: Iterable[str]) -> Iterator[Offence]:
+    """Report files that editors, merges and patches leave beside what they changed."""
+    for name in names:
+        if name.endswith(_LEFTOVERS):
+            yield Offence(name, 1, "left behind by a tool")
 
 
 def modules_are_alive(sources: Iterable[Source], started: Collection[str]) -> Iterator[Offence]:

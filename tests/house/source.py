@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Final, final
 
-__all__ = ["ROOT", "Offence", "Source", "python_files", "text_files"]
+__all__ = ["ROOT", "Offence", "Source", "file_names", "python_files", "text_files"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _SKIPPED: Final = frozenset(
@@ -79,6 +79,13 @@ def _read_once() -> tuple[Source, ...]:
         for path in sorted(ROOT.rglob("*"))
         if path.suffix in _TEXT_SUFFIXES and path.is_file() and _is_written(path)
     )
+
+
+def file_names() -> Iterator[str]:
+    """Yield the path of every file of the tree, whatever it is, but for what tools keep there."""
+    for path in sorted(ROOT.rglob("*")):
+        if path.is_file() and _SKIPPED.isdisjoint(path.relative_to(ROOT).parts):
+            yield path.relative_to(ROOT).as_posix()
 
 
 def _is_written(path: Path) -> bool:

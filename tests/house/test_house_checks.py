@@ -8,7 +8,7 @@ from house.charter import charter_is_complete, exports_are_true
 from house.documents import commands_in, flags_exist, links_lead_somewhere
 from house.form import names_mean, sizes_are_bounded
 from house.imports import LAW, libraries_in_their_rooms, rooms_know_their_place
-from house.life import modules_are_alive
+from house.life import leftovers_are_gone, modules_are_alive
 from house.proofs import proofs_are_sentences, proofs_use_the_real_thing
 from house.purity import pure_rooms_are_pure
 from house.remarks import exceptions_have_reasons, nothing_is_left_for_later, tree_is_portable
@@ -128,6 +128,15 @@ def test_dead_module_is_found() -> None:
     offences = list(modules_are_alive(program, {"kvsecure.__main__", "kvsecure.cli.get"}))
 
     assert [offence.path for offence in offences] == ["kvsecure/dead.py"]
+
+
+def test_leftover_is_found() -> None:
+    """What a patch or an editor leaves beside a file is reported."""
+    names = ["kvsecure/a.py", "kvsecure/a.py.orig", "docs/b.md~", "docs/b.md", "tests/c.rej"]
+
+    offences = list(leftovers_are_gone(names))
+
+    assert [offence.path for offence in offences] == [names[1], names[2], names[4]]
 
 
 def test_broken_link_is_found(tmp_path: Path) -> None:
