@@ -69,6 +69,7 @@ def _idle(server: Server, count: int) -> Figure:
         before = cost_of(server.member.process.pid).resident_bytes
         for _ in range(count):
             stack.enter_context(_connect(server, context))
+        # What a server frees after a handshake, it frees a moment later and says nothing of it.
         time.sleep(_SETTLE_S)
         after = cost_of(server.member.process.pid).resident_bytes
     return Figure(

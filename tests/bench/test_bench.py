@@ -51,7 +51,7 @@ def test_table_has_room_for_what_was_not_measured() -> None:
     "part", ["calls", "latency", "connections", "library", "watch", "cold", "keys"]
 )
 def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every part runs against a real server and gives figures above nothing."""
+    """Every part runs against a real server, and its rates and times are above nothing."""
     main(
         [
             "--only=etcd",
@@ -66,5 +66,6 @@ def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> No
 
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert figures
-    assert all(figure["value"] > 0 for figure in figures)
+    # What 50 connections take may be memory that the server has given free before.
+    assert all(figure["value"] > 0 for figure in figures if figure["unit"] != "KiB")
     assert {figure["contestant"] for figure in figures} == {"ETCD"}
