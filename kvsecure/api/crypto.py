@@ -9,8 +9,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from kvsecure.api.services import KeyCare, Services
-from kvsecure.model.errors import Failure, Refused
+from kvsecure.api.services import Services
 from kvsecure.proto.crypto_pb2 import (
     CryptoReencryptRequest,
     CryptoRetireRequest,
@@ -27,35 +26,29 @@ _ROWS_PER_SECOND_MAX: Final = 1_000_000
 
 def status(services: Services, asking: Asking, request: CryptoStatusRequest, _: bytes) -> None:
     """Say which keys there are, and what is sealed under which."""
-    keys = _keys_of(services)
-    _perform(services, asking, request, lambda: keys.status(count=request.count))
+    _perform(services, asking, request, lambda: services.keys.status(count=request.count))
 
 
 def rotate(services: Services, asking: Asking, request: CryptoRotateRequest, _: bytes) -> None:
     """Make a new data key, or wrap all of them under another key-encryption key."""
-    keys = _keys_of(services)
-    _perform(services, asking, request, keys.rewrap if request.kek else keys.rotate)
+    _perform(
+        services, asking, request, services.keys.rewrap if request.kek else services.keys.rotate
+    )
 
 
 def reencrypt(
     services: Services, asking: Asking, request: CryptoReencryptRequest, _: bytes
 ) -> None:
     """Begin to seal everything under the newest data key."""
-    keys = _keys_of(services)
     rate = request.rows_per_second or _ROWS_PER_SECOND_DEFAULT
-    _perform(services, asking, request, lambda: keys.reencrypt(min(rate, _ROWS_PER_SECOND_MAX)))
+    _perform(
+        services, asking, request, lambda: services.keys.reencrypt(min(rate, _ROWS_PER_SECOND_MAX))
+    )
 
 
 def retire(services: Services, asking: Asking, request: CryptoRetireRequest, _: bytes) -> None:
     """Destroy a data key that nothing needs any more."""
-    keys = _keys_of(services)
-    _perform(services, asking, request, lambda: keys.retire(request.term))
-
-
-def _keys_of(services: Services) -> KeyCare:
-    if services.keys is None:
-        raise Refused(Failure.KEYS_UNCHANGED, "this server stores nothing")
-    return services.keys
+    _perform(services, asking, request, lambda: services.keys.retire(request.term))
 
 
 def _perform(

@@ -93,6 +93,7 @@ class Services:
     gate: Gate
     feeds: Feeds
     upkeep: Upkeep
+    keys: KeyCare
     # The header field of an answer at a revision; 0 leaves the revision out.
     header: Callable[[int], bytes]
     # Does something at the end of this turn, before its answers leave.
@@ -105,5 +106,3 @@ class Services:
     request_bytes_max: int
     progress_interval_s: float
     random_bytes: Callable[[int], bytes]
-    # None where nothing is stored.
-    keys: KeyCare | None = None

@@ -14,12 +14,12 @@ import click
 
 from kvsecure.cli.failures import CommandFailure
 from kvsecure.cli.invocation import Invocation, pass_invocation
-from kvsecure.cli.kek_options import KekChoice, kek_options
+from kvsecure.cli.kek_options import KekChoice, kek_options, kek_settings
 from kvsecure.cli.options import Format, example, format_option
 from kvsecure.cli.output import print_bytes, print_json
 
 if TYPE_CHECKING:
-    from kvsecure.server.audit_verify import Checkpoint, KekSettings
+    from kvsecure.server.audit_verify import Checkpoint
 
 __all__ = ["audit"]
 
@@ -73,7 +73,9 @@ def verify(
     directory = data_dir or (Path(context.data_dir) if context.data_dir else None)
     if directory is None:
         raise click.UsageError("--data-dir is needed: the context names none")
-    settings = _kek_settings(kek, Path(context.kek_file) if context.kek_file else None)
+    settings = kek_settings(kek, Path(context.kek_file) if context.kek_file else None)
+    if settings is None:
+        raise click.UsageError("--kek-file is needed: the context names none")
     try:
         kept = _checkpoint(checkpoint) if checkpoint else None
         report = verify_trail(directory, settings, kept, _key(public_key))
@@ -142,24 +144,6 @@ def head(invocation: Invocation) -> None:
             "signature": base64.b64encode(newest.signature).decode(),
             "public_key": base64.b64encode(newest.public_key).decode(),
         }
-    )
-
-
-def _kek_settings(kek: KekChoice, of_context: Path | None) -> "KekSettings":
-    from kvsecure.server.audit_verify import KekProvider, KekSettings
-
-    provider = KekProvider(kek.provider)
-    file = kek.file or of_context
-    if provider is KekProvider.FILE and file is None:
-        raise click.UsageError("--kek-file is needed: the context names none")
-    if provider is KekProvider.KMS and kek.kms_socket is None:
-        raise click.UsageError("--kek-provider kms needs --kek-kms-socket")
-    return KekSettings(
-        provider=provider,
-        file=file,
-        variable=kek.variable,
-        passphrase_file=kek.passphrase_file,
-        kms_socket=kek.kms_socket,
     )
 
 

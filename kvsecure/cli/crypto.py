@@ -89,6 +89,7 @@ def reencrypt(invocation: Invocation, *, rows_per_second: int, no_wait: bool) ->
             click.echo(f"begun: everything is going under term {progress.term}")
             return
         while progress.state is State.RUNNING:
+            # A person watches; the server needs nobody to.
             time.sleep(_LOOK_EVERY_S)
             progress = client.crypto.status(count=False).progress
         found = client.crypto.status(count=True)

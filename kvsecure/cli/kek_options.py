@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import click
 
-__all__ = ["KekChoice", "kek_options"]
+if TYPE_CHECKING:
+    from kvsecure.server.audit_verify import KekSettings
+
+__all__ = ["KekChoice", "kek_options", "kek_settings"]
 
 _PROVIDERS: Final = ("file", "env", "passphrase", "kms")
 
@@ -81,3 +84,30 @@ def kek_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, kek=choice, **others)
 
     return chosen
+
+
+def kek_settings(choice: KekChoice, file: Path | None = None) -> "KekSettings | None":
+    """Return where the key comes from, or None if nothing was said of it.
+
+    Args:
+        choice: What was said.
+        file: The key's file if none was named.
+
+    Raises:
+        click.UsageError: The provider needs more than was said.
+    """
+    from kvsecure.server.audit_verify import KekProvider, KekSettings
+
+    provider = KekProvider(choice.provider)
+    file = choice.file or file
+    if provider is KekProvider.FILE and file is None:
+        return None
+    if provider is KekProvider.KMS and choice.kms_socket is None:
+        raise click.UsageError("--kek-provider kms needs --kek-kms-socket")
+    return KekSettings(
+        provider=provider,
+        file=file,
+        variable=choice.variable,
+        passphrase_file=choice.passphrase_file,
+        kms_socket=choice.kms_socket,
+    )

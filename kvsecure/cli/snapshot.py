@@ -11,12 +11,12 @@ import click
 
 from kvsecure.cli.failures import CommandFailure
 from kvsecure.cli.invocation import Invocation, pass_invocation
-from kvsecure.cli.kek_options import KekChoice, kek_options
+from kvsecure.cli.kek_options import KekChoice, kek_options, kek_settings
 from kvsecure.cli.options import Format, example, format_option
 from kvsecure.cli.output import print_json, stdout_is_terminal
 
 if TYPE_CHECKING:
-    from kvsecure.server.backup_restore import BackupReport, KekSettings
+    from kvsecure.server.backup_restore import BackupReport
 
 __all__ = ["snapshot"]
 
@@ -85,7 +85,7 @@ def status(*, file: Path, kek: KekChoice, signing_key: str | None, form: Format)
     from kvsecure.server.backup_restore import StorageError, inspect
 
     try:
-        report = inspect(file, _kek_settings(kek), _key(signing_key))
+        report = inspect(file, kek_settings(kek), _key(signing_key))
     except StorageError as error:
         raise CommandFailure(str(error)) from None
     if form is Format.JSON:
@@ -157,7 +157,7 @@ def restore(
     wish = RestoreWish(
         data_dir=data_dir, token=token, cluster_name=cluster_name, revision_bump=bump_revision
     )
-    settings = _kek_settings(kek)
+    settings = kek_settings(kek)
     if settings is None:
         raise click.UsageError("--kek-file is needed, or another --kek-provider")
     try:
@@ -179,24 +179,6 @@ def restore(
     click.echo(
         f"restored {report.key_count} keys into {data_dir}: cluster {identity.cluster:x}, "
         f"revision {revision}"
-    )
-
-
-def _kek_settings(kek: KekChoice) -> "KekSettings | None":
-    """Return where the key comes from, or None if nothing was said of it."""
-    from kvsecure.server.backup_restore import KekProvider, KekSettings
-
-    provider = KekProvider(kek.provider)
-    if provider is KekProvider.FILE and kek.file is None:
-        return None
-    if provider is KekProvider.KMS and kek.kms_socket is None:
-        raise click.UsageError("--kek-provider kms needs --kek-kms-socket")
-    return KekSettings(
-        provider=provider,
-        file=kek.file,
-        variable=kek.variable,
-        passphrase_file=kek.passphrase_file,
-        kms_socket=kek.kms_socket,
     )
 
 

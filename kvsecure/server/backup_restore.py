@@ -29,7 +29,7 @@ from kvsecure.proto.state_pb2 import Applied
 from kvsecure.security.audit import GENESIS, AuditTrail, Head
 from kvsecure.security.recorder import Recorder
 from kvsecure.server.backup_keys import BackupHeader
-from kvsecure.server.config.model import KekProvider, KekSettings
+from kvsecure.server.config.model import KekSettings
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.kek import kek_source
 from kvsecure.storage import tables
@@ -47,8 +47,6 @@ from kvsecure.storage.tables import NO_SCOPE, Table, TableWriter
 
 __all__ = [
     "BackupReport",
-    "KekProvider",
-    "KekSettings",
     "RestoreWish",
     "StorageError",
     "inspect",

@@ -203,10 +203,7 @@ class Http2Session:
                 continue
             at += 1
             if kind == REQUEST:
-                if self._must_wait:
-                    self._hold().add_request(event[1], event[2], event[3], ended=event[4])
-                else:
-                    self._request(event[1], event[2], event[3], ended=event[4])
+                self._take(event)
             elif kind == DATA:
                 if self._must_wait:
                     self._hold().add(event[1], event[2], ended=event[3])
@@ -349,6 +346,14 @@ class Http2Session:
 
     # --- requests -------------------------------------------------------------------------------
 
+    def _take(self, event: tuple[Any, ...]) -> None:
+        """Serve a request by itself, or keep it for later."""
+        _, stream_id, head, data, ended = event
+        if self._must_wait:
+            self._hold().add_request(stream_id, head, data, ended=ended)
+        else:
+            self._request(stream_id, head, data, ended=ended)
+
     def _request(self, stream_id: int, head: Head, data: bytes, *, ended: bool) -> None:
         route: _Route = head.route or self._route(head)
         method, call = route.method, route.call
@@ -375,8 +380,7 @@ class Http2Session:
         if (
             ended
             and len(data) >= _PREFIX_BYTES
-            and not data[0]
-            and int.from_bytes(data[1:_PREFIX_BYTES], "big") == len(data) - _PREFIX_BYTES
+            and _prefix_of(data) == (0, len(data) - _PREFIX_BYTES)
             and len(data) - _PREFIX_BYTES <= self._shared.message_bytes_max
         ):
             self._serve(method, unary, data[_PREFIX_BYTES:])
@@ -396,8 +400,7 @@ class Http2Session:
         """
         gathered = self._gather(events, at)
         if gathered is None:
-            _, stream_id, head, data, ended = events[at]
-            self._request(stream_id, head, data, ended=ended)
+            self._take(events[at])
             return 1
         route: _Route = events[at][2].route
         assert route.burst is not None  # noqa: S101 - it was gathered by it
@@ -406,11 +409,8 @@ class Http2Session:
         gathered.counts.started += taken
         self.work += taken
         count = len(gathered.streams)
-        for _, stream_id, head, data, ended in events[at + taken : at + count]:
-            if self._must_wait:
-                self._hold().add_request(stream_id, head, data, ended=ended)
-            else:
-                self._request(stream_id, head, data, ended=ended)
+        for event in events[at + taken : at + count]:
+            self._take(event)
         return count
 
     def _gather(self, events: Sequence[tuple[Any, ...]], at: int) -> Gathered | None:

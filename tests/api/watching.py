@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from google.protobuf.message import Message
-from security.lab import CLUSTER, MEMBER, World
+from security.lab import CLUSTER, MEMBER, NO_KEYS, World
 
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.services import Receiver, Services
@@ -116,6 +116,7 @@ class Bench:
             gate=self.world.gate,
             feeds=self.world.feeds,
             upkeep=self.world.upkeep,
+            keys=NO_KEYS,
             header=lambda revision: encoder.field(revision, 3),
             at_turn_end=self.world.turn.at_end,
             later=self.timers.later,

@@ -27,7 +27,7 @@ from kvsecure.crypto.passwords import hash_password
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.answer import Answer
 from kvsecure.model.caller import Caller, Origin
-from kvsecure.model.errors import Refused
+from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
 from kvsecure.proto import auth_pb2, authstore_pb2, kv_pb2, lease_pb2, tenant_pb2
@@ -44,7 +44,17 @@ from kvsecure.storage.files import make_directory
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace
 
-__all__ = ["CLUSTER", "MEMBER", "NO_ROWS", "Asked", "Clock", "World", "keyring", "place_of"]
+__all__ = [
+    "CLUSTER",
+    "MEMBER",
+    "NO_KEYS",
+    "NO_ROWS",
+    "Asked",
+    "Clock",
+    "World",
+    "keyring",
+    "place_of",
+]
 
 CLUSTER: Final = ClusterId(0xC0FFEE)
 MEMBER: Final = MemberId(0xBEEF)
@@ -80,6 +90,32 @@ class _Rows:
 
 
 NO_ROWS: Final = _Rows()
+
+
+@final
+class _Keys:
+    """The keys of a bench that stores nothing: they cannot be changed, and nobody asks."""
+
+    async def status(self, *, count: bool) -> Message:
+        """Refuse."""
+        raise Refused(Failure.KEYS_UNCHANGED, "nothing is stored here")
+
+    async def rotate(self) -> Message:
+        """Refuse."""
+        raise Refused(Failure.KEYS_UNCHANGED, "nothing is stored here")
+
+    rewrap = rotate
+
+    async def reencrypt(self, rows_per_second: int) -> Message:
+        """Refuse."""
+        raise Refused(Failure.KEYS_UNCHANGED, "nothing is stored here")
+
+    async def retire(self, term: int) -> Message:
+        """Refuse."""
+        raise Refused(Failure.KEYS_UNCHANGED, "nothing is stored here")
+
+
+NO_KEYS: Final = _Keys()
 
 
 @final

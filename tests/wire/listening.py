@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self, final
 
 import uvloop
 from api.watching import Timers
-from security.lab import CLUSTER, MEMBER, World
+from security.lab import CLUSTER, MEMBER, NO_KEYS, World
 
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
@@ -125,6 +125,7 @@ class Front:
             gate=world.gate,
             feeds=world.feeds,
             upkeep=world.upkeep,
+            keys=NO_KEYS,
             header=lambda revision: encoder.field(revision, 1),
             at_turn_end=turn.at_end,
             later=Timers().later,
