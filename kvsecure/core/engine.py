@@ -14,7 +14,7 @@ as one batch, and the next batch collects while that one is on its way to the di
 import asyncio
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, final
+from typing import Final, NamedTuple, Protocol, final
 
 from kvsecure.core.entry import DamagedEntry
 from kvsecure.core.link import DiskLink
@@ -70,10 +70,24 @@ class AuditMark(Protocol):
         """Take note that everything through a record is on the disk."""
         ...
 
+    def take_unsynced(self) -> bytes | None:
+        """Return what was written and is not durable yet, or None if it is too much to carry."""
+        ...
+
     @property
     def durable_head(self) -> tuple[int, bytes]:
         """Number and hash of the newest record known to be on the disk."""
         ...
+
+
+class _Frame(NamedTuple):
+    """A frame on its way to the log."""
+
+    head: bytes
+    text: bytes
+    entry_bytes: int
+    # The newest audit record that is durable with it.
+    audit_head: tuple[int, bytes]
 
 
 @final
@@ -129,9 +143,8 @@ class Engine:
         self._pending_count = 0
         # Of the commands that were proposed and are not in the log yet.
         self._unwritten_bytes = 0
-        # What is on its way to the log: how many entries, the frame, and the entries' bytes.
-        self._frame: tuple[int, bytes, int] | None = None
-        self._audit_at_append: tuple[int, bytes] = (0, b"")
+        # What is on its way to the log.
+        self._frame: _Frame | None = None
         self._disk_full = False
         self._flushing: tuple[Index, bytes] | None = None
         self._syncing: tuple[int, bytes] | None = None
@@ -308,16 +321,20 @@ class Engine:
         ready = self.replica.ready()
         if ready is None:
             return
-        entries = ready.entries
-        self._frame = (len(entries), encode_frame(ready), sum(map(len, entries)))
+        entries, audit = ready.entries, self._audit
+        carried = audit.take_unsynced()
+        self._frame = _Frame(
+            APPEND.pack(len(entries), carried is not None),
+            encode_frame(ready, carried or b""),
+            sum(map(len, entries)),
+            audit.written_head,
+        )
         self._send_frame()
 
     def _send_frame(self) -> None:
         if self._frame is not None and not self._stopped:
-            count, text, _ = self._frame
-            self.statistics.log_bytes += len(text)
-            self._audit_at_append = self._audit.written_head
-            self._log.send(Order.APPEND, APPEND.pack(count), text)
+            self.statistics.log_bytes += len(self._frame.text)
+            self._log.send(Order.APPEND, self._frame.head, self._frame.text)
 
     def _on_log_report(self, kind: Report, body: bytes) -> None:
         if kind is Report.AUDIT_SYNCED and self._syncing is not None:
@@ -325,9 +342,9 @@ class Engine:
             self._syncing = None
         elif kind is Report.APPENDED and self._frame is not None:
             self.statistics.syncs.observe(APPENDED.unpack(body)[1] / 1e6)
-            self._audit.note_durable(self._audit_at_append)
+            self._audit.note_durable(self._frame.audit_head)
             self._disk_full = False
-            self._unwritten_bytes -= self._frame[2]
+            self._unwritten_bytes -= self._frame.entry_bytes
             self._frame = None
             self.replica.persisted()
             # The disk works on the next batch while this one is applied and answered.

@@ -23,7 +23,15 @@ from kvsecure.model.caller import Caller
 from kvsecure.model.errors import Refused
 from kvsecure.model.ids import Index, MemberId, Term
 
-__all__ = ["DamagedFrame", "Outcome", "Proposal", "Replica", "decode_frame", "encode_frame"]
+__all__ = [
+    "DamagedFrame",
+    "LogFrame",
+    "Outcome",
+    "Proposal",
+    "Replica",
+    "decode_frame",
+    "encode_frame",
+]
 
 _FRAME: Final = struct.Struct(">QQQQ")
 _LENGTH: Final = struct.Struct(">I")
@@ -65,18 +73,30 @@ class DamagedFrame(Exception):
     """A frame of the log cannot be read."""
 
 
-def encode_frame(ready: Ready) -> bytes:
-    """Return what is written to the log for a work order."""
+class LogFrame(NamedTuple):
+    """What was written to the log for a work order."""
+
+    hard_state: HardState
+    # Of the entries.
+    term: Term
+    entries: list[bytes]
+    # What the frame carries for others; nothing of it is consensus.
+    carried: bytes
+
+
+def encode_frame(ready: Ready, carried: bytes = b"") -> bytes:
+    """Return what is written to the log for a work order, with what it carries for others."""
     hard = ready.hard_state
     parts = [_FRAME.pack(hard.term, hard.vote, hard.committed, ready.term)]
     pack = _LENGTH.pack
     for entry in ready.entries:
         parts.append(pack(len(entry)))
         parts.append(entry)
+    parts.append(carried)
     return b"".join(parts)
 
 
-def decode_frame(text: bytes, count: int) -> tuple[HardState, Term, list[bytes]]:
+def decode_frame(text: bytes, count: int) -> LogFrame:
     """Read what `encode_frame` wrote.
 
     Raises:
@@ -93,9 +113,10 @@ def decode_frame(text: bytes, count: int) -> tuple[HardState, Term, list[bytes]]
             offset += length
     except struct.error:
         raise DamagedFrame("a frame of the log is cut off") from None
-    if offset != len(text):
-        raise DamagedFrame("a frame of the log has something behind its entries")
-    return HardState(Term(term), MemberId(vote), Index(committed)), Term(entry_term), entries
+    if offset > len(text):
+        raise DamagedFrame("an entry of the log is cut off")
+    hard_state = HardState(Term(term), MemberId(vote), Index(committed))
+    return LogFrame(hard_state, Term(entry_term), entries, text[offset:])
 
 
 @final

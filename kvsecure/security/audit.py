@@ -26,6 +26,7 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, AUDIT_TAIL_RECORDS_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.security.canonical import canonical, text_of
+from kvsecure.storage.carried import Gatherer
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Frame
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail, recover
@@ -130,6 +131,7 @@ class AuditTrail:
         self._turn: list[bytes] = []
         self._followers: list[Callable[[list[bytes]], None]] = []
         self._segment = Path()
+        self._unsynced = Gatherer()
         self._second = 0
         self._second_text = ""
         self._time = b""
@@ -238,6 +240,14 @@ class AuditTrail:
         if head[0] > self._durable.seq:
             self._durable = Head(*head)
 
+    def take_unsynced(self) -> bytes | None:
+        """Return what was written and is not durable yet, for the next frame of the log to carry.
+
+        Returns:
+            None if it is too much, or in a new segment: then the trail has to be synced.
+        """
+        return self._unsynced.take()
+
     @property
     def written_head(self) -> Head:
         """The newest record that was written."""
@@ -305,7 +315,8 @@ class AuditTrail:
         if not self._in_place:
             # Nobody would find what is written into a file that is gone.
             raise FileNotFoundError(errno.ENOENT, "its file is not where it was")
-        self._writer.append(len(turn) // 3, b"".join(turn))
+        _, segment, offset, frame = self._writer.append(len(turn) // 3, b"".join(turn))
+        self._unsynced.add(segment, offset, frame)
         if self._writer.path != self._segment:
             self._segment = self._writer.path
             self._on_segment(self._segment)

@@ -44,7 +44,6 @@ from kvsecure.server.sealing import Sealing
 from kvsecure.server.tasks import Tasks
 from kvsecure.server.turn import Turn
 from kvsecure.storage.segment import Kind
-from kvsecure.storage.segments import SegmentPlace
 from kvsecure.storage.worker import Order
 from kvsecure.telemetry.log import log
 
@@ -166,9 +165,8 @@ def credentials_of(config: ServerConfig) -> Credentials | None:
 
 
 def _gate(config: ServerConfig, directory: DataDirectory, restored: Restored) -> Gate:
-    identity = directory.identity
     audit = AuditTrail(
-        SegmentPlace(directory.audit, Kind.AUDIT, identity.cluster, identity.member),
+        directory.place(Kind.AUDIT),
         directory.keyring,
         known=restored.audit_head,
         on_segment=lambda path: restored.log.send(Order.AUDIT, os.fsencode(path)),

@@ -42,7 +42,7 @@ from kvsecure.storage.backup import (
 )
 from kvsecure.storage.files import DirectoryLock, StorageError, sync_directory
 from kvsecure.storage.segment import Kind
-from kvsecure.storage.segments import SegmentPlace, SegmentWriter, recover
+from kvsecure.storage.segments import SegmentWriter, recover
 from kvsecure.storage.tables import NO_SCOPE, Table, TableWriter
 
 __all__ = [
@@ -258,9 +258,8 @@ def _build(
 
 def _begin_trail(directory: DataDirectory, outline: Outline, header: BackupHeader) -> Head:
     """Begin an audit trail with what was restored from where."""
-    identity = directory.identity
     trail = AuditTrail(
-        SegmentPlace(directory.audit, Kind.AUDIT, identity.cluster, identity.member),
+        directory.place(Kind.AUDIT),
         directory.keyring,
         known=Head(0, GENESIS),
         on_segment=lambda _: None,
@@ -286,14 +285,13 @@ def _begin_trail(directory: DataDirectory, outline: Outline, header: BackupHeade
 
 def _begin_log(directory: DataDirectory) -> None:
     """Begin a log whose first entry is empty, and applied."""
-    identity, keyring = directory.identity, directory.keyring
-    place = SegmentPlace(directory.wal, Kind.WAL, identity.cluster, identity.member)
+    keyring, place = directory.keyring, directory.place(Kind.WAL)
     term = keyring.current_term
     tail = recover(place, keyring, lambda _: None, first_known=1)
     writer = SegmentWriter(
         place, tail, place.root_key(keyring, term), term=term, bytes_max=_SEGMENT_BYTES
     )
-    hard_state = HardState(Term(1), identity.member, Index(1))
+    hard_state = HardState(Term(1), place.member, Index(1))
     writer.append(1, encode_frame(Ready(hard_state, Index(1), Term(1), [b""])))
     writer.sync()
     writer.close()

@@ -18,6 +18,8 @@ from typing import Final, final
 from kvsecure.crypto.keyring import KekSource, Keyring, KeyringError
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.storage.files import DirectoryLock, StorageError, make_directory, replace_file
+from kvsecure.storage.segment import Kind
+from kvsecure.storage.segments import SegmentPlace
 
 __all__ = ["DataDirectory", "MemberIdentity"]
 
@@ -117,6 +119,11 @@ class DataDirectory:
     def audit(self) -> Path:
         """Where the audit trail is."""
         return self.path / "audit"
+
+    def place(self, kind: Kind) -> SegmentPlace:
+        """Return where the segments of the log or of the audit trail are, and whose they are."""
+        directory = self.wal if kind is Kind.WAL else self.audit
+        return SegmentPlace(directory, kind, self.identity.cluster, self.identity.member)
 
     def _open(self, wanted: MemberIdentity, kek: KekSource) -> tuple[MemberIdentity, Keyring, bool]:
         identity_file, keyring_file = self.path / "member.json", self.path / "keyring"

@@ -274,6 +274,7 @@ def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
         compat=config.compat.value,
         settings=dict(config.given),
         cut_bytes=parts.restored.cut_bytes,
+        redone_bytes=parts.restored.audit_redone_bytes,
     )
     parts.turn.end()
 

@@ -20,10 +20,11 @@ from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
+from kvsecure.storage.carried import Carried
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Frame, Kind
-from kvsecure.storage.segments import SegmentPlace, Tail, list_segments, recover
+from kvsecure.storage.segments import Tail, list_segments, recover
 from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
 
 __all__ = ["Restored", "restore"]
@@ -44,7 +45,9 @@ class Restored:
     audit_head: Head
     # Whether nothing was there: the cluster has yet to be founded.
     is_new: bool
+    # What was cut off the log, and what was written to the audit trail again.
     cut_bytes: int
+    audit_redone_bytes: int
 
 
 def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> Restored:
@@ -81,13 +84,15 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
     )
     state = State(reader)
     audit_head, is_new = _load_state(state, reader, now_ns)
-    raft_log, hard_state, tail = _load_log(directory, state, is_new=is_new)
+    carried = Carried()
+    raft_log, hard_state, tail = _load_log(directory, state, carried, is_new=is_new)
+    audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
     log = DiskLink(
         {
             **settings,
             "role": "log",
             "directory": str(directory.wal),
-            "key": _text(_wal_place(directory).root_key(keyring, term)),
+            "key": _text(directory.place(Kind.WAL).root_key(keyring, term)),
             "number": tail.number,
             "link": base64.b64encode(tail.link).decode(),
             "following": tail.following,
@@ -113,6 +118,7 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
         audit_head=audit_head,
         is_new=is_new,
         cut_bytes=tail.cut_bytes,
+        audit_redone_bytes=audit_redone_bytes,
     )
 
 
@@ -133,10 +139,10 @@ def _load_state(state: State, reader: TableReader, now_ns: int) -> tuple[Head, b
 
 
 def _load_log(
-    directory: DataDirectory, state: State, *, is_new: bool
+    directory: DataDirectory, state: State, carried: Carried, *, is_new: bool
 ) -> tuple[RaftLog, HardState, Tail]:
-    """Read the log back, from where the tables end."""
-    place = _wal_place(directory)
+    """Read the log back, from where the tables end, and what it carries of the audit trail."""
+    place = directory.place(Kind.WAL)
     raft_log = RaftLog(state.index, state.term)
     hard_state = HardState(state.term, MemberId(0), state.index)
     if not is_new and not list_segments(place):
@@ -147,7 +153,8 @@ def _load_log(
 
     def use(frame: Frame) -> None:
         nonlocal hard_state
-        hard_state, term, entries = decode_frame(frame.text, frame.count)
+        hard_state, term, entries, content = decode_frame(frame.text, frame.count)
+        carried.add(content)
         behind = state.index + 1 - frame.first
         if frame.first > raft_log.last + 1:
             raise StorageError(
@@ -170,11 +177,6 @@ def _load_log(
     raft_log.durable = raft_log.last
     raft_log.committed = Index(max(raft_log.offset, min(hard_state.committed, raft_log.last)))
     return raft_log, hard_state, tail
-
-
-def _wal_place(directory: DataDirectory) -> SegmentPlace:
-    identity = directory.identity
-    return SegmentPlace(directory.wal, Kind.WAL, identity.cluster, identity.member)
 
 
 def _text(key: Secret) -> str:

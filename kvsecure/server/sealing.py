@@ -30,7 +30,7 @@ from kvsecure.server.resealing import Resealing
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError, sync_directory
 from kvsecure.storage.segment import Kind
-from kvsecure.storage.segments import SegmentPlace, terms_of
+from kvsecure.storage.segments import terms_of
 from kvsecure.storage.tables import Table, TableReader
 from kvsecure.telemetry.log import log
 
@@ -135,9 +135,7 @@ class Sealing:
 
     async def _segments(self, kind: Kind) -> Counter[int]:
         """Count the files of log or trail by data key; a trail may have thousands."""
-        identity = self._directory.identity
-        directory = self._directory.wal if kind is Kind.WAL else self._directory.audit
-        place = SegmentPlace(directory, kind, identity.cluster, identity.member)
+        place = self._directory.place(kind)
         return await asyncio.to_thread(lambda: Counter(terms_of(place)))
 
     # --- changing -------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ __all__ = [
     "SegmentPlace",
     "SegmentWriter",
     "Tail",
+    "Written",
     "frames_of",
     "list_segments",
     "recover",
@@ -98,6 +99,17 @@ class Tail(NamedTuple):
     following: int
     # Bytes of an unfinished write that were cut off.
     cut_bytes: int
+
+
+class Written(NamedTuple):
+    """A frame that was appended."""
+
+    # The number of its first entry or record.
+    first: int
+    # Which segment it is in, where, and its bytes.
+    segment: int
+    offset: int
+    frame: bytes
 
 
 def list_segments(place: SegmentPlace) -> list[SegmentFile]:
@@ -283,8 +295,8 @@ class SegmentWriter:
         # The newest segment's path; empty before the first append.
         self.path = Path()
 
-    def append(self, count: int, text: bytes) -> int:
-        """Write one frame of `count` entries or records; return the number of its first.
+    def append(self, count: int, text: bytes) -> Written:
+        """Write one frame of `count` entries or records.
 
         Raises:
             OSError: Nothing was appended, and nothing of it will be read back. The next append
@@ -300,11 +312,12 @@ class SegmentWriter:
         except OSError:
             self._give_up()
             raise
+        written = Written(first, self._number, self._size, frame)
         self._size += len(frame)
         self._is_used_up = self._size >= self._bytes_max or self._is_worth_changing()
         self._link = encoder.tag
         self.following = first + count
-        return first
+        return written
 
     def use(self, root: Secret, term: int) -> None:
         """Seal under another data key: the next append begins a new segment."""
@@ -349,13 +362,19 @@ class SegmentWriter:
             self._descriptor = -1
             self._encoder = None
 
-    def purge(self, below: int) -> None:
-        """Delete the segments that hold only entries before this number; never the newest."""
-        segments = list_segments(self._place)
-        for segment, after in pairwise(segments):
-            if after.first > below:
-                break
-            segment.path.unlink()
+    def purge(self, below: int, prepare: Callable[[], None] = lambda: None) -> None:
+        """Delete the segments that hold only entries before this number; never the newest.
+
+        Args:
+            below: The number of the first entry that is needed.
+            prepare: Called before the first one is deleted, if any is.
+        """
+        followed = pairwise(list_segments(self._place))
+        purged = [segment.path for segment, after in followed if after.first <= below]
+        if purged:
+            prepare()
+        for path in purged:
+            path.unlink()
 
     def _begin(self) -> SegmentEncoder:
         self._cut()

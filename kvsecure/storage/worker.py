@@ -55,8 +55,8 @@ HEAD: Final = struct.Struct(">IB")
 APPENDED: Final = struct.Struct(">QI")
 WRITTEN: Final = struct.Struct(">QQI")
 FAILED: Final = struct.Struct(">I")
-# How many entries a frame holds.
-APPEND: Final = struct.Struct(">I")
+# How many entries a frame holds, and whether it carries what is not durable of the audit trail.
+APPEND: Final = struct.Struct(">I?")
 # How long the note of progress is; and how many rows were sealed anew.
 RESEAL: Final = struct.Struct(">I")
 
@@ -65,7 +65,7 @@ class Order(IntEnum):
     """What a member tells its disk processes."""
 
     OPEN = 1
-    # Log: append one frame and make it durable, and the audit trail before it.
+    # Log: append one frame and make it durable, and before it the audit trail, unless carried.
     APPEND = 2
     # Log: delete the segments with nothing at or after this index.
     PURGE = 3
@@ -240,7 +240,8 @@ class _LogProcess:
             # What stays takes space and does no harm; the next flush asks again. A failure that was
             # reported would be taken for that of an append.
             with contextlib.suppress(OSError, StorageError):
-                self._writer.purge(int.from_bytes(body, "big"))
+                # They may carry what is not durable anywhere else.
+                self._writer.purge(int.from_bytes(body, "big"), self._audit.sync)
         elif kind is Order.SYNC_AUDIT:
             self._audit.sync()
             self._audit.look_for_spare()
@@ -256,11 +257,12 @@ class _LogProcess:
         self._writer.close()
 
     def _append(self, body: bytes, answer: _Socket) -> None:
-        (count,) = APPEND.unpack_from(body)
+        count, carries_audit = APPEND.unpack_from(body)
         self._writer.append(count, body[APPEND.size :])
         started_ns = time.monotonic_ns()
-        # What was decided is durable before what was done is acknowledged.
-        self._audit.sync()
+        # What was decided is durable before what was done is acknowledged: here or in the frame.
+        if not carries_audit:
+            self._audit.sync()
         try:
             self._writer.sync()
         except OSError as error:

@@ -63,6 +63,10 @@ class _NoTrail:
     def note_durable(self, head: tuple[int, bytes]) -> None:
         """Take note of what is known already."""
 
+    def take_unsynced(self) -> bytes | None:
+        """Have the log process sync what it was told of."""
+        return None
+
 
 @final
 class EngineLab:
@@ -213,7 +217,7 @@ def entries_on_disk(path: Path) -> Sequence[list[bytes]]:
     frames = [
         frame for segment in list_segments(place) for frame in frames_of(place, keyring, segment)
     ]
-    return [decode_frame(frame.text, frame.count)[2] for frame in frames]
+    return [decode_frame(frame.text, frame.count).entries for frame in frames]
 
 
 def value_of(state: State, key: bytes) -> bytes | None:

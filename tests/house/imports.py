@@ -33,7 +33,7 @@ LAW: Final[dict[str, frozenset[str]]] = {
     "core": frozenset({"model", "proto", "access", "storage", "crypto", "telemetry.histogram"}),
     # The audit trail is written in the segments that the log is written in, and knows no more.
     "security": frozenset({"model", "proto", "access", "core", "crypto", "telemetry"})
-    | {"storage.files", "storage.segment", "storage.segments"},
+    | {"storage.carried", "storage.files", "storage.segment", "storage.segments"},
     "api": frozenset({"model", "proto", "access", "security"}),
     "pki": frozenset({"model", "crypto", "bundled"}),
     "client": frozenset({"model", "proto", "pki"}),

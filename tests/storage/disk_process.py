@@ -100,9 +100,9 @@ class DiskProcess:
         self.tell(Order.OPEN, json.dumps(settings).encode())
         return self.listen()
 
-    def append(self, text: bytes, count: int = 1) -> Told:
+    def append(self, text: bytes, count: int = 1, *, carries_audit: bool = False) -> Told:
         """Let it append a frame, and return what comes of it."""
-        self.tell(Order.APPEND, APPEND.pack(count), text)
+        self.tell(Order.APPEND, APPEND.pack(count, carries_audit), text)
         return self.listen()
 
     def listen(self) -> Told:

@@ -254,7 +254,7 @@ def test_writer_begins_a_segment_when_one_is_full(bench: Bench) -> None:
     """A segment that has reached its size is followed by another with a key of its own."""
     writer = bench.writer(bytes_max=HEADER_BYTES + 1)
 
-    firsts = [writer.append(2, b"x") for _ in range(3)]
+    firsts = [writer.append(2, b"x").first for _ in range(3)]
     writer.close()
 
     assert firsts == [1, 3, 5]
@@ -334,7 +334,7 @@ def test_writer_survives_a_write_that_stops_after_any_byte(bench: Bench, tmp_pat
         assert all(len(content) <= limit for content in left.values())
         assert copy.recover()[0] == done, limit
 
-        first = writer.append(1, b"c3")
+        first = writer.append(1, b"c3").first
         writer.close()
         assert first == len(done) + 1
         assert copy.recover()[0] == [*done, b"c3"], limit

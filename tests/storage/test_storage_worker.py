@@ -18,7 +18,7 @@ from support.processes import wait_until
 from kvsecure.storage.files import DirectoryLock, StorageError
 from kvsecure.storage.segment import HEADER_BYTES
 from kvsecure.storage.tables import NO_SCOPE, Row, Table, TableReader, pack_rows
-from kvsecure.storage.worker import APPENDED, WRITTEN, Order, Report
+from kvsecure.storage.worker import APPEND, APPENDED, WRITTEN, Order, Report
 
 _DEADLINE_S = 10.0
 
@@ -65,7 +65,7 @@ def test_log_process_takes_orders_ahead_of_its_answers(bench: Bench) -> None:
     """Orders that are sent without waiting are carried out one by one, in order."""
     with started(log_settings(bench)) as log:
         for number in range(50):
-            log.tell(Order.APPEND, b"\0\0\0\1", b"%d" % number)
+            log.tell(Order.APPEND, APPEND.pack(1, False), b"%d" % number)
         followings = [APPENDED.unpack(log.listen().body)[0] for _ in range(50)]
         assert log.close() == 0
 
@@ -163,6 +163,30 @@ def test_log_process_makes_the_audit_trail_durable_first(bench: Bench, tmp_path:
         assert after_append == 0
         assert told.kind is Report.AUDIT_SYNCED
         assert dirty_pages(trail) == 0
+
+
+def test_log_process_does_not_sync_what_the_frame_carries(bench: Bench, tmp_path: Path) -> None:
+    """The trail is left to the system where the frame carries it, until that segment is purged."""
+    trail = tmp_path / "trail"
+    settings = log_settings(bench, segment_bytes_max=HEADER_BYTES)
+    with started(settings) as log, trail.open("ab", buffering=0) as audit:
+        log.tell(Order.AUDIT, os.fsencode(trail))
+        audit.write(b"decided")
+        if not dirty_pages(trail):
+            pytest.skip("nobody can tell here which pages are on the disk")
+
+        for _ in range(3):
+            log.append(b"done, and what was decided", carries_audit=True)
+        after_append = dirty_pages(trail)
+        log.tell(Order.PURGE, (1).to_bytes(8, "big"))
+        log.append(b"more", carries_audit=True)
+        after_needless_purge = dirty_pages(trail)
+        log.tell(Order.PURGE, (3).to_bytes(8, "big"))
+        log.append(b"more", carries_audit=True)
+
+        assert (after_append, after_needless_purge) == (1, 1)
+        assert dirty_pages(trail) == 0
+        assert bench.recover()[0][0] == b"done, and what was decided"
 
 
 def test_log_process_reports_an_audit_segment_that_is_not_there(

@@ -1,0 +1,171 @@
+"""What the log carries of the audit trail, so that one sync makes both durable.
+
+    piece := number of the segment, offset in it, the bytes that stand there
+
+A frame of the log carries the little that was written to the trail since the frame before it. A
+power cut may take that from the trail's own file; at start it is written there again.
+
+Owns: gathering pieces, their form, and writing them again.
+Never: knows what is in them: they are sealed as they stand in the trail.
+Follows: physical redo logging; docs/adr/0018-one-sync-for-log-and-trail.md.
+Keeps: what was never in the trail is not made so, and what was changed there is not made good: only
+    sectors that never reached the disk are written.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, Self, final
+
+from kvsecure.storage.files import StorageError, write_all
+from kvsecure.storage.segments import SegmentPlace, list_segments
+
+__all__ = ["CARRIED_BYTES_MAX", "Carried", "Gatherer", "Piece"]
+
+# More than this is synced where it is: carrying it would cost more than the sync.
+CARRIED_BYTES_MAX: Final = 16 * 1024
+_PLACE: Final = struct.Struct(">QQ")
+# Disks write whole sectors; one that never arrived reads as zeros.
+_SECTOR_BYTES: Final = 512
+
+
+class Piece(NamedTuple):
+    """A stretch of a segment of the trail."""
+
+    number: int
+    offset: int
+    content: bytes
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        return _PLACE.pack(self.number, self.offset) + self.content
+
+    @classmethod
+    def decode(cls, content: bytes) -> Self:
+        """Read what `encode` gave.
+
+        Raises:
+            StorageError: It is not that.
+        """
+        if len(content) < _PLACE.size:
+            raise StorageError("what the log carries of the audit trail cannot be read")
+        number, offset = _PLACE.unpack_from(content)
+        return cls(number, offset, content[_PLACE.size :])
+
+
+@final
+class Gatherer:
+    """What was written to the trail and is neither synced nor carried yet."""
+
+    __slots__ = ("_frames", "_must_sync", "_number", "_offset", "_size")
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._offset = 0
+        self._frames: list[bytes] = []
+        self._size = 0
+        # Whether something was written that cannot be carried.
+        self._must_sync = True
+
+    def add(self, number: int, offset: int, frame: bytes) -> None:
+        """Take note of a frame that was written behind the one before it, or in a new segment."""
+        if number != self._number:
+            # The name and the length of a new segment are in no piece.
+            self._number, self._must_sync = number, True
+        if self._must_sync:
+            return
+        if not self._frames:
+            self._offset = offset
+        self._frames.append(frame)
+        self._size += len(frame)
+        if self._size > CARRIED_BYTES_MAX:
+            self._must_sync = True
+
+    def take(self) -> bytes | None:
+        """Return what the next frame of the log carries, or None: it has to sync the trail."""
+        must_sync, frames = self._must_sync, self._frames
+        self._must_sync, self._frames, self._size = False, [], 0
+        if must_sync:
+            return None
+        return Piece(self._number, self._offset, b"".join(frames)).encode() if frames else b""
+
+
+@final
+class Carried:
+    """The pieces that a log holds, gathered as it is read at start."""
+
+    def __init__(self) -> None:
+        # Of one segment: going over to another syncs the one before.
+        self._pieces: list[Piece] = []
+
+    def add(self, content: bytes) -> None:
+        """Take what one frame carries; nothing is fine.
+
+        Raises:
+            StorageError: It is not a piece.
+        """
+        if not content:
+            return
+        piece = Piece.decode(content)
+        if self._pieces and self._pieces[-1].number != piece.number:
+            self._pieces = []
+        self._pieces.append(piece)
+
+    def write_missing(self, place: SegmentPlace) -> int:
+        """Write what never reached the trail's file, and sync it; return how many bytes.
+
+        Args:
+            place: The trail, which nobody has open.
+
+        Raises:
+            StorageError: A segment is missing that was there when the log was written.
+        """
+        if not self._pieces:
+            return 0
+        number = self._pieces[-1].number
+        segments = list_segments(place)
+        newest = segments[-1].number if segments else 0
+        if newest < number:
+            raise StorageError(
+                f"{place.directory}: audit segment {number:016x} is missing. Restore it; the log "
+                "knows that it was there"
+            )
+        if newest > number:
+            # It was synced when the next one was begun.
+            return 0
+        path = segments[-1].path
+        content = path.read_bytes()
+        missing = [each for piece in self._pieces for each in _missing(piece, content)]
+        if missing:
+            _write(path, missing)
+        return sum(len(each) for _, each in missing)
+
+
+def _missing(piece: Piece, content: bytes) -> list[tuple[int, bytes]]:
+    """Return the parts of a piece, by sectors, of which the end or all never reached a segment."""
+    _, offset, wanted = piece
+    if content[offset : offset + len(wanted)] == wanted:
+        return []
+    found = []
+    end = offset + len(wanted)
+    while offset < end:
+        boundary = min(end, (offset // _SECTOR_BYTES + 1) * _SECTOR_BYTES)
+        part = wanted[: boundary - offset]
+        there = content[offset:boundary]
+        # What reached it is what stood there at some moment: a beginning, and zeros behind it.
+        if part != there and part.startswith(there.rstrip(b"\0")):
+            found.append((offset, part))
+        wanted, offset = wanted[len(part) :], boundary
+    return found
+
+
+def _write(path: Path, parts: Iterable[tuple[int, bytes]]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for offset, part in parts:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            write_all(descriptor, part)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
