@@ -168,7 +168,9 @@ def credentials_of(config: ServerConfig) -> Credentials | None:
 def _gate(config: ServerConfig, directory: DataDirectory, restored: Restored) -> Gate:
     identity = directory.identity
     audit = AuditTrail(
-        SegmentPlace(directory.audit, Kind.AUDIT, identity.cluster, identity.member),
+        SegmentPlace(
+            directory.audit, Kind.AUDIT, identity.cluster, identity.member, directory.disk
+        ),
         directory.keyring,
         known=restored.audit_head,
         on_segment=lambda path: restored.log.send(Order.AUDIT, os.fsencode(path)),

@@ -7,6 +7,7 @@ Follows: design D3: the log is the truth, the tables are an applied prefix of it
 
 import base64
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -21,7 +22,7 @@ from kvsecure.model.secret import Secret
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.storage.epochs import DamagedRow
-from kvsecure.storage.files import StorageError
+from kvsecure.storage.files import DirectoryLock, StorageError
 from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import SegmentPlace, Tail, list_segments, recover
 from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
@@ -47,13 +48,20 @@ class Restored:
     cut_bytes: int
 
 
-def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> Restored:
+def restore(
+    directory: DataDirectory,
+    *,
+    tables_bytes_max: int,
+    now_ns: int,
+    start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
+) -> Restored:
     """Read everything back and start the disk processes.
 
     Args:
         directory: Open and locked.
         tables_bytes_max: How large the tables may grow.
         now_ns: Monotonic time, from when leases live on.
+        start: Starts a disk process.
 
     Raises:
         StorageError: Something is damaged, missing or foreign; nothing was changed.
@@ -65,7 +73,7 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
         "member": identity.member,
         "term": term,
     }
-    tables = DiskLink(
+    tables = start(
         {
             **settings,
             "role": "tables",
@@ -82,7 +90,7 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
     state = State(reader)
     audit_head, is_new = _load_state(state, reader, now_ns)
     raft_log, hard_state, tail = _load_log(directory, state, is_new=is_new)
-    log = DiskLink(
+    log = start(
         {
             **settings,
             "role": "log",
@@ -174,7 +182,7 @@ def _load_log(
 
 def _wal_place(directory: DataDirectory) -> SegmentPlace:
     identity = directory.identity
-    return SegmentPlace(directory.wal, Kind.WAL, identity.cluster, identity.member)
+    return SegmentPlace(directory.wal, Kind.WAL, identity.cluster, identity.member, directory.disk)
 
 
 def _text(key: Secret) -> str:
