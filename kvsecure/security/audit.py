@@ -103,6 +103,7 @@ class AuditTrail:
         known: Head,
         on_segment: Callable[[Path], None],
         wall_ns: Callable[[], int],
+        segment_bytes_max: int = AUDIT_SEGMENT_BYTES_MAX,
     ) -> None:
         """Recover the trail and go on where it ended.
 
@@ -112,6 +113,7 @@ class AuditTrail:
             known: The newest record that the applied state knows was on the disk.
             on_segment: Told of each new segment, so that it is made durable with the log.
             wall_ns: Time of day in nanoseconds since 1970, UTC.
+            segment_bytes_max: A segment that has reached this size is followed by a new one.
 
         Raises:
             StorageError: The trail is damaged, or ends before a record that was on the disk.
@@ -148,7 +150,7 @@ class AuditTrail:
             tail,
             place.root_key(keyring, term),
             term=term,
-            bytes_max=AUDIT_SEGMENT_BYTES_MAX,
+            bytes_max=segment_bytes_max,
         )
         self._add_segment("start", cut_bytes=tail.cut_bytes)
 

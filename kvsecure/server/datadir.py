@@ -17,6 +17,7 @@ from typing import Final, final
 
 from kvsecure.crypto.keyring import KekSource, Keyring, KeyringError
 from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.storage.disk import SYSTEM_DISK, Disk
 from kvsecure.storage.files import DirectoryLock, StorageError, make_directory, replace_file
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace
@@ -74,25 +75,29 @@ class MemberIdentity:
 class DataDirectory:
     """An open data directory, locked."""
 
-    def __init__(self, path: Path, wanted: MemberIdentity, kek: KekSource) -> None:
+    def __init__(
+        self, path: Path, wanted: MemberIdentity, kek: KekSource, disk: Disk = SYSTEM_DISK
+    ) -> None:
         """Open a directory, making it if it is empty or not there.
 
         Args:
             path: Where it is.
             wanted: What the configuration says it is; used where it is new.
             kek: Where the key comes from that its keyring is wrapped with.
+            disk: What it is on.
 
         Raises:
             StorageError: It is in use, open to others, damaged, or another cluster's.
         """
-        make_directory(path)
+        make_directory(path, disk)
         self.path = path
+        self.disk = disk
         self.kek = kek
         self.lock = DirectoryLock(path)
         try:
             self.identity, self.keyring, self.is_new = self._open(wanted, kek)
             for directory in (self.wal, self.tables, self.audit):
-                make_directory(directory)
+                make_directory(directory, disk)
         except (StorageError, KeyringError, OSError) as error:
             self.lock.close()
             raise StorageError(str(error)) from None
@@ -103,7 +108,7 @@ class DataDirectory:
         Raises:
             OSError: The one before is still there.
         """
-        replace_file(self.path / "keyring", keyring.file_content())
+        replace_file(self.path / "keyring", keyring.file_content(), self.disk)
 
     @property
     def wal(self) -> Path:
@@ -123,7 +128,8 @@ class DataDirectory:
     def place(self, kind: Kind) -> SegmentPlace:
         """Return where the segments of the log or of the audit trail are, and whose they are."""
         directory = self.wal if kind is Kind.WAL else self.audit
-        return SegmentPlace(directory, kind, self.identity.cluster, self.identity.member)
+        identity = self.identity
+        return SegmentPlace(directory, kind, identity.cluster, identity.member, self.disk)
 
     def _open(self, wanted: MemberIdentity, kek: KekSource) -> tuple[MemberIdentity, Keyring, bool]:
         identity_file, keyring_file = self.path / "member.json", self.path / "keyring"
@@ -143,8 +149,8 @@ class DataDirectory:
             )
         # The identity comes last: a directory without it was never used.
         keyring = Keyring.create(kek.key_for(None), wanted.cluster, now_s=int(time.time()))
-        replace_file(keyring_file, keyring.file_content())
-        replace_file(identity_file, wanted.encode())
+        replace_file(keyring_file, keyring.file_content(), self.disk)
+        replace_file(identity_file, wanted.encode(), self.disk)
         return wanted, keyring, True
 
 

@@ -7,6 +7,7 @@ Follows: design D3: the log is the truth, the tables are an applied prefix of it
 
 import base64
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -22,7 +23,7 @@ from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.storage.carried import Carried
 from kvsecure.storage.epochs import DamagedRow
-from kvsecure.storage.files import StorageError
+from kvsecure.storage.files import DirectoryLock, StorageError
 from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import Tail, list_segments, recover
 from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
@@ -50,13 +51,20 @@ class Restored:
     audit_redone_bytes: int
 
 
-def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> Restored:
+def restore(
+    directory: DataDirectory,
+    *,
+    tables_bytes_max: int,
+    now_ns: int,
+    start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
+) -> Restored:
     """Read everything back and start the disk processes.
 
     Args:
         directory: Open and locked.
         tables_bytes_max: How large the tables may grow.
         now_ns: Monotonic time, from when leases live on.
+        start: Starts a disk process.
 
     Raises:
         StorageError: Something is damaged, missing or foreign; nothing was changed.
@@ -68,7 +76,7 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
         "member": identity.member,
         "term": term,
     }
-    tables = DiskLink(
+    tables = start(
         {
             **settings,
             "role": "tables",
@@ -87,7 +95,7 @@ def restore(directory: DataDirectory, *, tables_bytes_max: int, now_ns: int) -> 
     carried = Carried()
     raft_log, hard_state, tail = _load_log(directory, state, carried, is_new=is_new)
     audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
-    log = DiskLink(
+    log = start(
         {
             **settings,
             "role": "log",

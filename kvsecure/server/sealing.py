@@ -224,7 +224,7 @@ class Sealing:
                         f"term {term} still seals {left}: run `kvsecure crypto reencrypt` first"
                     )
                 # A power failure must not bring segments back that nothing could open any more.
-                await asyncio.to_thread(sync_directory, self._directory.wal)
+                await asyncio.to_thread(sync_directory, self._directory.wal, self._directory.disk)
                 await self._replace(smaller)
             self._reader.forget_keys()
         _log.info("a data key is retired", term=term)

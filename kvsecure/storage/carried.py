@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, Self, final
 
-from kvsecure.storage.files import StorageError, write_all
+from kvsecure.storage.disk import Disk
+from kvsecure.storage.files import StorageError
 from kvsecure.storage.segments import SegmentPlace, list_segments
 
 __all__ = ["CARRIED_BYTES_MAX", "Carried", "Gatherer", "Piece"]
@@ -138,7 +139,7 @@ class Carried:
         content = path.read_bytes()
         missing = [each for piece in self._pieces for each in _missing(piece, content)]
         if missing:
-            _write(path, missing)
+            _write(path, missing, place.disk)
         return sum(len(each) for _, each in missing)
 
 
@@ -160,12 +161,14 @@ def _missing(piece: Piece, content: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def _write(path: Path, parts: Iterable[tuple[int, bytes]]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write(path: Path, parts: Iterable[tuple[int, bytes]], disk: Disk) -> None:
+    descriptor = disk.open(path, os.O_WRONLY)
     try:
         for offset, part in parts:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            write_all(descriptor, part)
-        os.fsync(descriptor)
+            view, at = memoryview(part), offset
+            while view:
+                count = disk.write_at(descriptor, view, at)
+                view, at = view[count:], at + count
+        disk.sync(descriptor)
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)

@@ -8,13 +8,13 @@ Keeps: whatever was reported as written is in the file that a start finds, at ev
 
 import errno
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
 
+from kvsecure.storage.disk import SYSTEM_DISK, Disk
 from kvsecure.storage.tables import Sizes, TableWriter, unpack_rows
 
 __all__ = ["Defragmenter"]
@@ -31,15 +31,23 @@ type_done = Callable[[Sizes | OSError, int], None]
 class Defragmenter:
     """Defragments the tables of one writer, once at a time."""
 
-    def __init__(self, directory: Path, writer: TableWriter, lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        writer: TableWriter,
+        lock: threading.Lock,
+        disk: Disk = SYSTEM_DISK,
+    ) -> None:
         """Make one that does nothing yet.
 
         Args:
             directory: Where the tables are.
             writer: Theirs.
             lock: Held by whoever writes.
+            disk: Where there has to be room.
         """
         self._directory = directory
+        self._disk = disk
         self._writer = writer
         self._lock = lock
         self._thread: threading.Thread | None = None
@@ -116,7 +124,7 @@ class Defragmenter:
 
     def _check_room(self) -> None:
         wanted = self._writer.sizes().in_use + _RESERVE_BYTES
-        free = shutil.disk_usage(self._directory).free
+        free = self._disk.free_bytes(self._directory)
         if free < wanted:
             raise OSError(
                 errno.ENOSPC,

@@ -2,7 +2,7 @@
 
 Owns: writing aside and renaming, syncing directories, the lock on a data directory, and the check
     that nobody else may read it.
-Never: knows what a file means.
+Never: knows what a file means; changes one other than through a `Disk`.
 Follows: the rename protocol of crash-safe writes: data first, then name, then directory.
 """
 
@@ -14,20 +14,19 @@ import time
 from pathlib import Path
 from typing import Final, final
 
+from kvsecure.storage.disk import FILE_MODE, SYSTEM_DISK, Disk
+
 __all__ = [
-    "DIRECTORY_MODE",
-    "FILE_MODE",
     "DirectoryLock",
     "StorageError",
     "make_directory",
+    "remove_flat_directory",
     "replace_file",
     "sync_directory",
     "sync_file",
     "write_all",
 ]
 
-DIRECTORY_MODE: Final = 0o700
-FILE_MODE: Final = 0o600
 # How long the disk processes of a member that is gone may take to finish what they were told.
 _LINGER_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.02
@@ -38,14 +37,15 @@ class StorageError(Exception):
     """The store cannot be used as it is; the text says what is wrong and what to do."""
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:
     """Make a private directory, or check that an existing one is private.
 
     Raises:
         StorageError: It exists and others may enter it, or it belongs to somebody else.
     """
     try:
-        path.mkdir(mode=DIRECTORY_MODE, parents=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_directory(path)
     except FileExistsError:
         status = path.stat()
         if not stat.S_ISDIR(status.st_mode):
@@ -55,28 +55,36 @@ def make_directory(path: Path) -> None:
         if status.st_mode & 0o077:
             raise StorageError(f"{path} is open to others: run chmod 700 {path}") from None
         return
-    sync_directory(path.parent)
+    sync_directory(path.parent, disk)
 
 
-def sync_directory(path: Path) -> None:
+def remove_flat_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:
+    """Remove a directory and the files in it, if it is there."""
+    if path.is_dir():
+        for file in path.iterdir():
+            disk.unlink(file)
+        disk.remove_directory(path)
+
+
+def sync_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY, disk)
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: Path, disk: Disk = SYSTEM_DISK) -> None:
     """Make a file's content durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    _sync(path, os.O_RDONLY, disk)
+
+
+def _sync(path: Path, flags: int, disk: Disk) -> None:
+    descriptor = disk.open(path, flags)
     try:
-        os.fsync(descriptor)
+        disk.sync(descriptor)
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
 
 
-def write_all(descriptor: int, content: bytes) -> None:
+def write_all(descriptor: int, content: bytes, disk: Disk = SYSTEM_DISK) -> None:
     """Write everything, however many calls it takes.
 
     Raises:
@@ -84,20 +92,20 @@ def write_all(descriptor: int, content: bytes) -> None:
     """
     view = memoryview(content)
     while view:
-        view = view[os.write(descriptor, view) :]
+        view = view[disk.write(descriptor, view) :]
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, disk: Disk = SYSTEM_DISK) -> None:
     """Give a file new content, so that a crash leaves the old or the new one, whole."""
     aside = path.with_name(path.name + ".new")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    descriptor = disk.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        write_all(descriptor, content)
-        os.fsync(descriptor)
+        write_all(descriptor, content, disk)
+        disk.sync(descriptor)
     finally:
-        os.close(descriptor)
-    aside.rename(path)
-    sync_directory(path.parent)
+        disk.close(descriptor)
+    disk.rename(aside, path)
+    sync_directory(path.parent, disk)
 
 
 @final

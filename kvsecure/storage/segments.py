@@ -18,7 +18,8 @@ from kvsecure.crypto.keyring import Keyring, KeyringError
 from kvsecure.crypto.sealing import derive_key, fresh_salt
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.model.secret import Secret
-from kvsecure.storage.files import FILE_MODE, StorageError, sync_directory, write_all
+from kvsecure.storage.disk import SYSTEM_DISK, Disk
+from kvsecure.storage.files import StorageError, sync_directory, write_all
 from kvsecure.storage.segment import (
     HEADER_BYTES,
     NO_LINK,
@@ -59,6 +60,8 @@ class SegmentPlace(NamedTuple):
     kind: Kind
     cluster: ClusterId
     member: MemberId
+    # What they are written through.
+    disk: Disk = SYSTEM_DISK
 
     def root_key(self, keyring: Keyring, term: int) -> Secret:
         """Return what the keys of segments of this kind are derived from, and nothing else is.
@@ -195,7 +198,7 @@ def recover(
             "the data directory from a backup"
         )
     if segments:
-        _settle(segments[-1].path, end)
+        _settle(segments[-1].path, end, place.disk)
     return Tail(number, link, following, cut_bytes)
 
 
@@ -218,23 +221,23 @@ def _advice(path: Path, damage: DamagedSegment) -> str:
     )
 
 
-def _settle(path: Path, end: int) -> None:
+def _settle(path: Path, end: int, disk: Disk) -> None:
     """Cut what lies behind the end, and make the rest durable: a killed process may not have.
 
     What was read goes to clients and is built upon; a power cut later must not take it back.
     """
     if end < HEADER_BYTES:
-        path.unlink()
-        sync_directory(path.parent)
+        disk.unlink(path)
+        sync_directory(path.parent, disk)
         return
-    descriptor = os.open(path, os.O_WRONLY)
+    descriptor = disk.open(path, os.O_WRONLY)
     try:
         if os.fstat(descriptor).st_size > end:
-            os.ftruncate(descriptor, end)
-        os.fsync(descriptor)
+            disk.resize(descriptor, end)
+        disk.sync(descriptor)
     finally:
-        os.close(descriptor)
-    sync_directory(path.parent)
+        disk.close(descriptor)
+    sync_directory(path.parent, disk)
 
 
 @final
@@ -244,6 +247,7 @@ class SegmentWriter:
     __slots__ = (
         "_bytes_max",
         "_descriptor",
+        "_disk",
         "_encoder",
         "_is_prepared",
         "_is_used_up",
@@ -277,6 +281,7 @@ class SegmentWriter:
             bytes_max: A segment that has reached this size is followed by a new one.
         """
         self._place = place
+        self._disk = place.disk
         self._number = tail.number
         self._link = tail.link
         self.following = tail.following
@@ -291,7 +296,7 @@ class SegmentWriter:
         # Whether the segment was a spare, and whether the next append begins another one.
         self._is_prepared = False
         self._is_used_up = False
-        discard_spares(place.directory)
+        discard_spares(place.directory, place.disk)
         # The newest segment's path; empty before the first append.
         self.path = Path()
 
@@ -308,7 +313,7 @@ class SegmentWriter:
         first = self.following
         frame = encoder.frame(first, count, text)
         try:
-            write_all(self._descriptor, frame)
+            write_all(self._descriptor, frame, self._disk)
         except OSError:
             self._give_up()
             raise
@@ -331,7 +336,7 @@ class SegmentWriter:
             OSError: It may be lost; the caller must not acknowledge it.
         """
         if self._descriptor >= 0:
-            os.fdatasync(self._descriptor)
+            self._disk.sync_content(self._descriptor)
 
     @property
     def is_full(self) -> bool:
@@ -356,9 +361,9 @@ class SegmentWriter:
         """Make everything durable and close the segment."""
         if self._descriptor >= 0:
             if self._is_prepared:
-                os.ftruncate(self._descriptor, self._size)
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
+                self._disk.resize(self._descriptor, self._size)
+            self._disk.sync(self._descriptor)
+            self._disk.close(self._descriptor)
             self._descriptor = -1
             self._encoder = None
 
@@ -374,7 +379,7 @@ class SegmentWriter:
         if purged:
             prepare()
         for path in purged:
-            path.unlink()
+            self._disk.unlink(path)
 
     def _begin(self) -> SegmentEncoder:
         self._cut()
@@ -393,7 +398,7 @@ class SegmentWriter:
         )
         name = f"{header.number:016x}-{header.first:016x}{_SUFFIX[header.kind]}"
         path = self._place.directory / name
-        self._descriptor, self._is_prepared = _create(path, header.encode())
+        self._descriptor, self._is_prepared = _create(path, header.encode(), self._disk)
         self._is_used_up = False
         self._number = header.number
         self._size = HEADER_BYTES
@@ -410,7 +415,7 @@ class SegmentWriter:
     def _give_up(self) -> None:
         """Leave a segment whose write failed: its next nonce may be on the disk."""
         descriptor, self._descriptor, self._encoder = self._descriptor, -1, None
-        os.close(descriptor)
+        self._disk.close(descriptor)
         self._torn_at = self._size if self._size > HEADER_BYTES else 0
         # If it fails, the next append tries again, and fails with it.
         with contextlib.suppress(OSError):
@@ -419,12 +424,12 @@ class SegmentWriter:
     def _cut(self) -> None:
         """Cut what a failed write left; before that nothing may follow on it."""
         if self._torn_at is not None:
-            _settle(self.path, self._torn_at)
+            _settle(self.path, self._torn_at, self._disk)
             self._number -= not self._torn_at
             self._torn_at = None
 
 
-def _create(path: Path, header: bytes) -> tuple[int, bool]:
+def _create(path: Path, header: bytes, disk: Disk) -> tuple[int, bool]:
     """Begin a segment, in a spare if there is one; return its descriptor and whether there was.
 
     Raises:
@@ -432,21 +437,20 @@ def _create(path: Path, header: bytes) -> tuple[int, bool]:
     """
     spare = spare_of(path.parent)
     try:
-        descriptor = os.open(spare, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = disk.open(spare, os.O_WRONLY | os.O_NOFOLLOW)
         begun, is_prepared = spare, True
     except FileNotFoundError:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(path, flags, FILE_MODE)
+        descriptor = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         begun, is_prepared = path, False
     try:
-        write_all(descriptor, header)
+        write_all(descriptor, header, disk)
         if is_prepared:
-            spare.rename(path)
+            disk.rename(spare, path)
             begun = path
-        sync_directory(path.parent)
+        sync_directory(path.parent, disk)
     except OSError:
-        os.close(descriptor)
-        begun.unlink()
+        disk.close(descriptor)
+        disk.unlink(begun)
         raise
     return descriptor, is_prepared
 

@@ -7,13 +7,15 @@ Follows: etcd's file pipeline (server/storage/wal/file_pipeline.go); differs: th
 Keeps: `spare` is there whole or not at all; whoever takes it renames it away.
 """
 
+import contextlib
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Final, final
 
-from kvsecure.storage.files import FILE_MODE, sync_directory, write_all
+from kvsecure.storage.disk import SYSTEM_DISK, Disk
+from kvsecure.storage.files import sync_directory, write_all
 
 __all__ = ["SPARE_AFTER_BYTES", "SpareMaker", "discard_spares", "spare_of"]
 
@@ -31,10 +33,11 @@ def spare_of(directory: Path) -> Path:
     return directory / "spare"
 
 
-def discard_spares(directory: Path) -> None:
+def discard_spares(directory: Path, disk: Disk = SYSTEM_DISK) -> None:
     """Remove what a process before this one made or began to make."""
-    spare_of(directory).unlink(missing_ok=True)
-    _unfinished(directory).unlink(missing_ok=True)
+    for path in (spare_of(directory), _unfinished(directory)):
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(path)
 
 
 def _unfinished(directory: Path) -> Path:
@@ -45,10 +48,11 @@ def _unfinished(directory: Path) -> Path:
 class SpareMaker:
     """Keeps one spare ready in one directory."""
 
-    __slots__ = ("_directory", "_next_look_s", "_size_bytes", "_thread")
+    __slots__ = ("_directory", "_disk", "_next_look_s", "_size_bytes", "_thread")
 
-    def __init__(self, directory: Path, size_bytes: int) -> None:
+    def __init__(self, directory: Path, size_bytes: int, disk: Disk = SYSTEM_DISK) -> None:
         self._directory = directory
+        self._disk = disk
         self._size_bytes = size_bytes
         self._thread: threading.Thread | None = None
         self._next_look_s = 0.0
@@ -68,7 +72,7 @@ class SpareMaker:
         if spare_of(self._directory).exists():
             return
         # It waits for the disk nearly all the time, and then it does not hold the interpreter.
-        self._thread = threading.Thread(target=self._make, daemon=True)
+        self._thread = threading.Thread(target=self.make, daemon=True)
         self._thread.start()
 
     @property
@@ -76,27 +80,26 @@ class SpareMaker:
         """Whether a spare is being made."""
         return self._thread is not None and self._thread.is_alive()
 
-    def _make(self) -> None:
-        unfinished = _unfinished(self._directory)
+    def make(self) -> None:
+        """Make one now, if there is room."""
+        disk, unfinished = self._disk, _unfinished(self._directory)
         try:
-            room = os.statvfs(self._directory)
-            if room.f_bavail * room.f_frsize < _ROOM_FACTOR * self._size_bytes:
+            if disk.free_bytes(self._directory) < _ROOM_FACTOR * self._size_bytes:
                 self._next_look_s = time.monotonic() + _RETRY_S
                 return
-            descriptor = os.open(
-                unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE
-            )
+            descriptor = disk.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             try:
                 for offset in range(0, self._size_bytes, len(_PIECE)):
-                    write_all(descriptor, _PIECE[: self._size_bytes - offset])
+                    write_all(descriptor, _PIECE[: self._size_bytes - offset], disk)
                     # In small steps: the log's syncs have to get through between them.
-                    os.fdatasync(descriptor)
-                os.fsync(descriptor)
+                    disk.sync_content(descriptor)
+                disk.sync(descriptor)
             finally:
-                os.close(descriptor)
-            unfinished.rename(spare_of(self._directory))
-            sync_directory(self._directory)
+                disk.close(descriptor)
+            disk.rename(unfinished, spare_of(self._directory))
+            sync_directory(self._directory, disk)
         except OSError:
             # Without a spare everything works, only slower.
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                disk.unlink(unfinished)
             self._next_look_s = time.monotonic() + _RETRY_S

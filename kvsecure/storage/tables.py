@@ -11,7 +11,6 @@ import contextlib
 import errno
 import itertools
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -24,11 +23,11 @@ from kvsecure.crypto.keyring import KeyringError
 from kvsecure.crypto.sealing import Sealer, derive_key, fresh_salt
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.disk import FILE_MODE, SYSTEM_DISK, Disk
 from kvsecure.storage.epochs import ROW_HEAD, ROW_VERSION, Epochs, begin_epoch, put_epoch
 from kvsecure.storage.files import (
-    DIRECTORY_MODE,
-    FILE_MODE,
     StorageError,
+    remove_flat_directory,
     sync_directory,
     sync_file,
 )
@@ -150,6 +149,7 @@ class TableWriter:
         *,
         term: int,
         size_bytes_max: int,
+        disk: Disk = SYSTEM_DISK,
     ) -> None:
         """Open the environment, making it if it is not there.
 
@@ -158,16 +158,17 @@ class TableWriter:
         """
         self._directory, self._cluster = directory, cluster
         self._size_bytes_max = size_bytes_max
+        self._disk = disk
         self._copies = itertools.count()
         self._env: lmdb.Environment
         self._meta: lmdb._Database
         self._tables: dict[Table, lmdb._Database]
         try:
             if not (directory / _FILE).exists():
-                _create(directory, cluster)
+                _create(directory, cluster, disk)
             for left in directory.glob(f"{_COPIES}*"):
-                shutil.rmtree(left)
-            self._use(_open_writable(directory, size_bytes_max))
+                remove_flat_directory(left, disk)
+            self._use(_open_writable(directory, size_bytes_max, disk))
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{directory}: {error}") from None
         self._names = {table: _binding_of(cluster, table) for table in Table}
@@ -253,18 +254,19 @@ class TableWriter:
         """
         aside = self._directory / f"{_COPIES}{next(self._copies)}"
         try:
-            aside.mkdir(mode=DIRECTORY_MODE)
+            self._disk.make_directory(aside)
             self._env.copy(str(aside), compact=True)
             (aside / _FILE).chmod(FILE_MODE)
-            sync_file(aside / _FILE)
+            sync_file(aside / _FILE, self._disk)
         except (lmdb.Error, OSError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            self.discard(aside)
             raise _os_error(error) from error
         return aside
 
     def discard(self, aside: Path) -> None:
-        """Give up a copy."""
-        shutil.rmtree(aside, ignore_errors=True)
+        """Give up a copy; what cannot be removed now is at the next start."""
+        with contextlib.suppress(OSError):
+            remove_flat_directory(aside, self._disk)
 
     def go_over(self, aside: Path, missed: Iterable[Iterable[Row]]) -> Callable[[], Sizes]:
         """Bring a copy up to date; what is returned puts it in the place of the tables.
@@ -282,7 +284,7 @@ class TableWriter:
         """
         old = self._env, self._meta, self._tables
         try:
-            self._use(_open_writable(aside, self._size_bytes_max))
+            self._use(_open_writable(aside, self._size_bytes_max, self._disk))
             if self._epoch:
                 # It may have begun after the copy.
                 with self._env.begin(write=True) as transaction:
@@ -298,11 +300,11 @@ class TableWriter:
         def take_place() -> Sizes:
             # The lock file belongs to its environment: it goes with it. A start that finds the new
             # tables beside the old lock file makes that anew.
-            (aside / _FILE).rename(self._directory / _FILE)
-            (aside / _LOCK_FILE).rename(self._directory / _LOCK_FILE)
-            sync_directory(self._directory)
+            self._disk.rename(aside / _FILE, self._directory / _FILE)
+            self._disk.rename(aside / _LOCK_FILE, self._directory / _LOCK_FILE)
+            sync_directory(self._directory, self._disk)
             old[0].close()
-            shutil.rmtree(aside, ignore_errors=True)
+            self.discard(aside)
             return self.sizes()
 
         return take_place
@@ -507,13 +509,13 @@ def _binding_of(cluster: ClusterId, table: Table) -> bytes:
     return cluster.to_bytes(8, "big") + bytes((table.value,))
 
 
-def _open_writable(directory: Path, size_bytes_max: int) -> lmdb.Environment:
+def _open_writable(directory: Path, size_bytes_max: int, disk: Disk) -> lmdb.Environment:
     # LMDB maps its lock file with holes in it: on a full disk touching one is the signal SIGBUS.
-    descriptor = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    descriptor = disk.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
     try:
-        os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+        disk.reserve(descriptor, _LOCK_BYTES)
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
     return lmdb.open(
         str(directory),
         map_size=size_bytes_max,
@@ -526,15 +528,15 @@ def _open_writable(directory: Path, size_bytes_max: int) -> lmdb.Environment:
     )
 
 
-def _create(directory: Path, cluster: ClusterId) -> None:
+def _create(directory: Path, cluster: ClusterId, disk: Disk) -> None:
     """Make empty tables, so that a crash or a full disk leaves them whole or not at all.
 
     LMDB begins a file with two writes of its own; cut off in between, it could never be opened.
     """
     aside = directory / "new"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(mode=DIRECTORY_MODE)
-    env = _open_writable(aside, _EMPTY_BYTES_MAX)
+    remove_flat_directory(aside, disk)
+    disk.make_directory(aside)
+    env = _open_writable(aside, _EMPTY_BYTES_MAX, disk)
     try:
         with env.begin(write=True) as transaction:
             for table in Table:
@@ -544,9 +546,9 @@ def _create(directory: Path, cluster: ClusterId) -> None:
             transaction.put(b"cluster", cluster.to_bytes(8, "big"), db=meta)
     finally:
         env.close()
-    (aside / _FILE).rename(directory / _FILE)
-    shutil.rmtree(aside)
-    sync_directory(directory)
+    disk.rename(aside / _FILE, directory / _FILE)
+    remove_flat_directory(aside, disk)
+    sync_directory(directory, disk)
 
 
 def _check_cluster(transaction: lmdb.Transaction, meta: lmdb._Database, cluster: ClusterId) -> None:

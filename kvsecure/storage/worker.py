@@ -22,11 +22,12 @@ import time
 from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.model.secret import Secret
 from kvsecure.storage.defragment import Defragmenter
+from kvsecure.storage.disk import SYSTEM_DISK, Disk
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import Kind
@@ -41,10 +42,15 @@ __all__ = [
     "HEAD",
     "RESEAL",
     "WRITTEN",
+    "LogProcess",
     "Order",
     "Report",
+    "Reports",
+    "TableProcess",
+    "carry_out",
     "encode_keys",
     "main",
+    "open_process",
     "order",
 ]
 
@@ -126,6 +132,14 @@ def _decode_keys(body: bytes) -> dict[int, Secret]:
     return {int(term): Secret(base64.b64decode(key)) for term, key in json.loads(body).items()}
 
 
+class Reports(Protocol):
+    """Where a disk process says what came of its orders."""
+
+    def send(self, kind: Report, *parts: bytes) -> None:
+        """Say it."""
+        ...
+
+
 @final
 class _Socket:
     """Blocking, whole messages, over the inherited socket."""
@@ -147,11 +161,6 @@ class _Socket:
         length = sum(map(len, parts))
         self._connection.sendall(b"".join((HEAD.pack(length, kind), *parts)))
 
-    def fail(self, error: Exception, kind: Report = Report.FAILED) -> None:
-        """Report an order that was not carried out."""
-        number = (error.errno or 0) if isinstance(error, OSError) else 0
-        self.send(kind, FAILED.pack(number), str(error).encode())
-
     def _receive_exactly(self, length: int) -> bytes | None:
         content = bytearray(length)
         view = memoryview(content)
@@ -161,6 +170,12 @@ class _Socket:
                 return None
             view = view[count:]
         return bytes(content)
+
+
+def _fail(answer: Reports, error: Exception, kind: Report = Report.FAILED) -> None:
+    """Report an order that was not carried out."""
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    answer.send(kind, FAILED.pack(number), str(error).encode())
 
 
 @final
@@ -176,7 +191,8 @@ class _BrokenError(Exception):
 class _AuditFile:
     """The audit segment that the member writes, as far as it is made durable here."""
 
-    def __init__(self, segment_bytes_max: int) -> None:
+    def __init__(self, segment_bytes_max: int, disk: Disk) -> None:
+        self._disk = disk
         self._segment_bytes_max = segment_bytes_max
         self._descriptor = -1
         self._spares: SpareMaker | None = None
@@ -185,9 +201,9 @@ class _AuditFile:
         """Go over to another segment; the one before is made durable first."""
         self.sync()
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._spares = SpareMaker(path.parent, self._segment_bytes_max)
+            self._disk.close(self._descriptor)
+        self._descriptor = self._disk.open(path, os.O_RDONLY)
+        self._spares = SpareMaker(path.parent, self._segment_bytes_max, self._disk)
 
     def sync(self) -> None:
         """Make durable what was written by now.
@@ -197,7 +213,7 @@ class _AuditFile:
         """
         if self._descriptor >= 0:
             try:
-                os.fdatasync(self._descriptor)
+                self._disk.sync_content(self._descriptor)
             except OSError as error:
                 raise _BrokenError(error) from error
 
@@ -208,16 +224,17 @@ class _AuditFile:
 
 
 @final
-class _LogProcess:
+class LogProcess:
     """Appends to the write-ahead log."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], disk: Disk) -> None:
         segment_bytes_max = int(settings["segment_bytes_max"])
         place = SegmentPlace(
             Path(settings["directory"]),
             Kind.WAL,
             ClusterId(settings["cluster"]),
             MemberId(settings["member"]),
+            disk,
         )
         tail = Tail(
             settings["number"], base64.b64decode(settings["link"]), settings["following"], 0
@@ -229,10 +246,10 @@ class _LogProcess:
             term=int(settings["term"]),
             bytes_max=segment_bytes_max,
         )
-        self._spares = SpareMaker(place.directory, segment_bytes_max)
-        self._audit = _AuditFile(int(settings["audit_segment_bytes_max"]))
+        self._spares = SpareMaker(place.directory, segment_bytes_max, disk)
+        self._audit = _AuditFile(int(settings["audit_segment_bytes_max"]), disk)
 
-    def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
+    def obey(self, kind: Order, body: bytes, answer: Reports) -> None:
         """Carry out one order."""
         if kind is Order.APPEND:
             self._append(body, answer)
@@ -256,7 +273,7 @@ class _LogProcess:
         """Make everything durable."""
         self._writer.close()
 
-    def _append(self, body: bytes, answer: _Socket) -> None:
+    def _append(self, body: bytes, answer: Reports) -> None:
         count, carries_audit = APPEND.unpack_from(body)
         self._writer.append(count, body[APPEND.size :])
         started_ns = time.monotonic_ns()
@@ -274,10 +291,10 @@ class _LogProcess:
 
 
 @final
-class _TableProcess:
+class TableProcess:
     """Writes the tables."""
 
-    def __init__(self, settings: dict[str, Any], answer: _Socket) -> None:
+    def __init__(self, settings: dict[str, Any], answer: Reports, disk: Disk) -> None:
         self._answer = answer
         directory = Path(settings["directory"])
         self._writer = TableWriter(
@@ -286,13 +303,14 @@ class _TableProcess:
             Secret(base64.b64decode(settings["key"])),
             term=int(settings["term"]),
             size_bytes_max=int(settings["size_bytes_max"]),
+            disk=disk,
         )
         self._keys: dict[int, Secret] = {}
         # Held by whoever writes rows or reports: the thread that defragments does both at its end.
         self._lock = threading.Lock()
-        self._defragmenter = Defragmenter(directory, self._writer, self._lock)
+        self._defragmenter = Defragmenter(directory, self._writer, self._lock, disk)
 
-    def obey(self, kind: Order, body: bytes, answer: _Socket) -> None:
+    def obey(self, kind: Order, body: bytes, answer: Reports) -> None:
         """Carry out one order."""
         if kind is Order.REKEY:
             ((term, key),) = _decode_keys(body).items()
@@ -311,7 +329,7 @@ class _TableProcess:
                 try:
                     sizes = self._writer.write(unpack_rows(body))
                 except OSError as error:
-                    answer.fail(error)
+                    _fail(answer, error)
                     return
                 self._defragmenter.note(body)
                 took_us = (time.monotonic_ns() - started_ns) // 1000
@@ -330,7 +348,7 @@ class _TableProcess:
                 os._exit(0)
         self._writer.close()
 
-    def _reseal(self, body: bytes, answer: _Socket) -> None:
+    def _reseal(self, body: bytes, answer: Reports) -> None:
         (length,) = RESEAL.unpack_from(body)
         end = RESEAL.size + length
         try:
@@ -338,7 +356,7 @@ class _TableProcess:
             count = self._writer.reseal(rows, self._keys, body[RESEAL.size : end])
         except (OSError, DamagedRow) as error:
             # A failure of a write is told otherwise: whoever waits for it must not take this one.
-            answer.fail(error, Report.NOT_RESEALED)
+            _fail(answer, error, Report.NOT_RESEALED)
             return
         answer.send(Report.RESEALED, RESEAL.pack(count))
 
@@ -346,32 +364,51 @@ class _TableProcess:
         """Report how it ended; the lock is held."""
         with contextlib.suppress(OSError):
             if isinstance(outcome, OSError):
-                self._answer.fail(outcome, Report.NOT_DEFRAGMENTED)
+                _fail(self._answer, outcome, Report.NOT_DEFRAGMENTED)
             else:
                 sizes = WRITTEN.pack(outcome.total, outcome.in_use, took_us)
                 self._answer.send(Report.DEFRAGMENTED, sizes)
 
 
-def _serve(answer: _Socket) -> int:
+def open_process(body: bytes, answer: Reports, disk: Disk) -> LogProcess | TableProcess:
+    """Open what the first order says.
+
+    Raises:
+        OSError: It cannot be written.
+        StorageError: It is not usable.
+    """
+    settings = json.loads(body)
+    if settings["role"] == "log":
+        return LogProcess(settings, disk)
+    return TableProcess(settings, answer, disk)
+
+
+def carry_out(
+    process: LogProcess | TableProcess, kind: Order, body: bytes, answer: Reports
+) -> bool:
+    """Obey one order and report what came of it; return whether the process may go on."""
+    try:
+        process.obey(kind, body, answer)
+    except (OSError, StorageError) as error:
+        _fail(answer, error)
+    except _BrokenError as broken:
+        _fail(answer, broken.cause, Report.BROKEN)
+        return False
+    return True
+
+
+def _serve(answer: _Socket, disk: Disk) -> int:
     """Open what the first order says, then obey until the member closes or is gone."""
     first = answer.receive()
     if first is None or first[0] is not Order.OPEN:
         return 1
-    settings = json.loads(first[1])
-    process = (
-        _LogProcess(settings) if settings["role"] == "log" else _TableProcess(settings, answer)
-    )
+    process = open_process(first[1], answer, disk)
     answer.send(Report.READY)
     while (received := answer.receive()) is not None:
         kind, body = received
         if kind is Order.CLOSE:
             break
-        try:
-            process.obey(kind, body, answer)
-        except (OSError, StorageError) as error:
-            answer.fail(error)
-        except _BrokenError as broken:
-            answer.fail(broken.cause, Report.BROKEN)
+        if not carry_out(process, kind, body, answer):
             return 1
     process.close()
     return 0
@@ -387,10 +424,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answer = _Socket(socket.socket(fileno=int(sys.argv[1])))
     try:
-        return _serve(answer)
+        return _serve(answer, SYSTEM_DISK)
     except (OSError, StorageError, ValueError, KeyError) as error:
         try:
-            answer.fail(error)
+            _fail(answer, error)
         except OSError:
             return 1
         return 1
