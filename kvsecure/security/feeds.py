@@ -192,6 +192,7 @@ class Feeds:
                 previous=request.prev_kv,
             ),
             next_revision=request.start_revision or self.revision + 1,
+            room=asking.peer.watching,
             wake=wake,
         )
         feed = Feed(self, self._gate, asking.peer, session, request, watcher)
