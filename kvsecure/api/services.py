@@ -4,7 +4,7 @@ Owns: what a service may ask of a call, and what there is for all calls together
 Never: a transport; `server` implements these protocols over HTTP/2 and JSON.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -26,6 +26,16 @@ class StreamCall(Asking, Protocol):
 
     def send(self, message: bytes) -> None:
         """Send one message; it may be queued."""
+        ...
+
+    def send_each(self, header: bytes, marks: Sequence[bytes], tail: bytes) -> None:
+        """Send for each of the marks one message: the header, the mark, the tail.
+
+        Args:
+            header: What the messages begin with.
+            marks: What tells them apart; not none, and all of one length.
+            tail: What they end with.
+        """
         ...
 
     def finish(self, refused: Refused | None = None) -> None:

@@ -1,12 +1,14 @@
 """etcdserverpb.Watch: one stream, many watchers.
 
-Owns: ids of watchers on a stream, the order of messages, progress, fragments, and taking turns when
-    the client is slow.
+Owns: ids of watchers on a stream, the order of messages, progress, fragments, taking turns when
+    the client is slow, and which watchers are served as one.
 Never: decides or reads the store; feeds do.
 Follows: etcd-surface section 1.4. The client resumes at header.revision + 1, so a header never
     tells more than its watcher has been sent.
 Keeps: `created` goes out before any event of its watcher, and nothing after `canceled`; a refused
-    watcher is refused in band and leaves the stream and its other watchers alone.
+    watcher is refused in band and leaves the stream and its other watchers alone. Watchers that
+    want the same and have been sent the same are a cohort: what they get differs in the id alone,
+    so it is made once for all of them.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,6 +33,9 @@ _CANCELED: Final = b"\x20\x01"
 _COMPACT_REVISION: Final = b"\x28"
 _CANCEL_REASON: Final = b"\x32"
 _FRAGMENT: Final = b"\x38\x01"
+
+# What is sent to a cohort before others of the stream have their turn, unless one message is more.
+_PART_BYTES_MAX: Final = 256 * 1024
 
 # What etcd answers for a watcher that was not made.
 _NO_ID: Final = -1
@@ -75,16 +80,90 @@ class _Opening:
 class _Watch:
     """One watcher of the stream."""
 
-    __slots__ = ("feed", "fragment", "id", "id_field", "progress", "quiet")
+    __slots__ = ("cohort", "id", "mark", "quiet", "request")
 
     def __init__(self, watch_id: int, request: WatchCreateRequest) -> None:
         self.id = watch_id
-        self.id_field = varint_field(_WATCH_ID, watch_id)
-        self.fragment = request.fragment
-        self.progress = request.progress_notify
+        self.request = request
+        # What tells its events from those of others.
+        self.mark = varint_field(_WATCH_ID, watch_id)
         # Whether no events were sent to it since the last progress notice was due.
         self.quiet = True
-        self.feed: Feed
+        self.cohort: _Cohort
+
+
+@final
+class _Cohort:
+    """Watchers of the stream that share a feed; most have one member."""
+
+    __slots__ = (
+        "_marks",
+        "feed",
+        "fragment",
+        "is_joined",
+        "members",
+        "tail",
+        "through",
+        "unsent",
+    )
+
+    def __init__(self, first: _Watch, feed: Feed) -> None:
+        self.members = {first.id: first}
+        self.feed = feed
+        self.fragment = first.request.fragment
+        # Whether others of the stream that want the same come to this one.
+        self.is_joined = False
+        # What the feed gave last, for those who have not been sent it yet: their marks, together
+        # where they are of one length.
+        self.unsent: list[list[bytes]] = []
+        self.tail = b""
+        self.through = 0
+        self._marks: list[list[bytes]] = []
+        first.cohort = self
+
+    @property
+    def is_current(self) -> bool:
+        """Whether every member has been sent all that there is."""
+        return not self.unsent and self.feed.is_current
+
+    def begin(self, revision: int, events: tuple[bytes, ...]) -> None:
+        """Take what every member is to be sent."""
+        if not self._marks:
+            by_length: dict[int, list[bytes]] = {}
+            for each in self.members.values():
+                by_length.setdefault(len(each.mark), []).append(each.mark)
+            self._marks = [*by_length.values()]
+        self.unsent = [*self._marks]
+        self.tail = b"".join(events)
+        self.through = revision
+
+    def next_marks(self, bytes_max: int) -> list[bytes]:
+        """Return whom the next messages are for: of one length, at least one, not too much."""
+        count = max(1, bytes_max // (len(self.tail) + 1))
+        marks = self.unsent[0]
+        if count >= len(marks):
+            return self.unsent.pop(0)
+        self.unsent[0] = marks[count:]
+        return marks[:count]
+
+    def join(self, other: "_Cohort") -> bool:
+        """Let the members go on with another cohort, if they are as far; return whether they do."""
+        if not self.feed.join(other.feed):
+            return False
+        for each in self.members.values():
+            each.cohort = other
+        other.members.update(self.members)
+        other._marks = []  # noqa: SLF001 - of the same class
+        return True
+
+    def leave(self, each: _Watch) -> None:
+        """Let a member go."""
+        del self.members[each.id]
+        self.feed.leave(each.request)
+        self._marks = []
+        self.unsent = [
+            left for marks in self.unsent if (left := [m for m in marks if m != each.mark])
+        ]
 
 
 @final
@@ -95,6 +174,7 @@ class _WatchStream:
         "_by_watcher",
         "_call",
         "_closed",
+        "_cohorts",
         "_next_id",
         "_ready",
         "_scheduled",
@@ -107,9 +187,11 @@ class _WatchStream:
         self._services = services
         self._call = call
         self._watches: dict[int, _Watch] = {}
-        self._by_watcher: dict[int, _Watch] = {}
+        self._by_watcher: dict[int, _Cohort] = {}
+        # By what they want: those that others can join.
+        self._cohorts: dict[tuple[object, ...], _Cohort] = {}
         # Those that may have something to take, in the order they said so.
-        self._ready: dict[int, _Watch] = {}
+        self._ready: dict[_Cohort, None] = {}
         self._next_id = 0
         self._scheduled = False
         self._closed = False
@@ -133,10 +215,11 @@ class _WatchStream:
     def closed(self) -> None:
         """End every watcher."""
         self._closed = True
-        for each in list(self._watches.values()):
-            each.feed.close()
+        for cohort in list(self._by_watcher.values()):
+            cohort.feed.close()
         self._watches.clear()
         self._by_watcher.clear()
+        self._cohorts.clear()
         self._ready.clear()
         if self._stop_progress is not None:
             self._stop_progress()
@@ -158,13 +241,13 @@ class _WatchStream:
             self._refuse(_reason_of(opening.refused or Refused(Failure.PERMISSION_DENIED)))
             return
         each = _Watch(self._id_for(request), request)
-        each.feed = feed
+        cohort = _Cohort(each, feed)
         self._watches[each.id] = each
-        self._by_watcher[id(feed.watcher)] = each
+        self._by_watcher[id(feed.watcher)] = cohort
         self._send(self._services.feeds.revision, each.id, _CREATED)
-        if each.progress and self._stop_progress is None:
+        if request.progress_notify and self._stop_progress is None:
             self._schedule_progress()
-        self._mark(each)
+        self._mark(cohort)
 
     def _misshapen(self, request: WatchCreateRequest) -> str | None:
         """Return why a watcher cannot be made from what it says itself, or None."""
@@ -192,73 +275,127 @@ class _WatchStream:
         self._send(self._services.feeds.revision, _NO_ID, *parts)
 
     def _cancel(self, watch_id: int) -> None:
-        each = self._watches.get(watch_id)
+        each = self._watches.pop(watch_id, None)
         if each is not None:
-            self._drop(each)
+            cohort = each.cohort
+            cohort.leave(each)
+            if not cohort.members:
+                self._forget(cohort)
             self._send(self._services.feeds.revision, watch_id, _CANCELED)
 
-    def _drop(self, each: _Watch) -> None:
-        each.feed.close()
-        self._watches.pop(each.id, None)
-        self._by_watcher.pop(id(each.feed.watcher), None)
-        self._ready.pop(each.id, None)
+    def _drop(self, cohort: _Cohort, revision: int, *parts: bytes) -> None:
+        """End every watcher of a cohort, and say why."""
+        cohort.feed.close()
+        self._forget(cohort)
+        for each in cohort.members.values():
+            del self._watches[each.id]
+            self._send(revision, each.id, _CANCELED, *parts)
+
+    def _forget(self, cohort: _Cohort) -> None:
+        self._by_watcher.pop(id(cohort.feed.watcher), None)
+        self._ready.pop(cohort, None)
+        if cohort.is_joined:
+            del self._cohorts[cohort.feed.wants]
 
     # --- events ---------------------------------------------------------------------------------
 
     def _wake(self, watcher: object) -> None:
-        each = self._by_watcher.get(id(watcher))
-        if each is not None:
-            self._mark(each)
+        cohort = self._by_watcher.get(id(watcher))
+        if cohort is not None:
+            self._mark(cohort)
 
-    def _mark(self, each: _Watch) -> None:
-        self._ready[each.id] = each
+    def _mark(self, cohort: _Cohort) -> None:
+        self._ready[cohort] = None
         if not self._scheduled:
             self._scheduled = True
             self._services.at_turn_end(self._pump)
 
     def _pump(self) -> None:
-        """Hand out what is ready, one batch of each watcher in turn, until the client is slow."""
+        """Hand out what is ready, a part of each cohort in turn, until the client is slow."""
         self._scheduled = False
         while self._ready and not self._closed and not self._call.is_full:
-            each = next(iter(self._ready.values()))
-            del self._ready[each.id]
-            self._hand_out(each)
+            cohort = next(iter(self._ready))
+            del self._ready[cohort]
+            if cohort.unsent:
+                self._go_on(cohort)
+            else:
+                self._hand_out(cohort)
 
-    def _hand_out(self, each: _Watch) -> None:
-        came = each.feed.take()
+    def _hand_out(self, cohort: _Cohort) -> None:
+        """Send what a feed has to the first of its cohort."""
+        came = cohort.feed.take()
         match came:
             case None:
-                return
+                self._gather(cohort)
             case Compacted(revision=revision):
-                self._drop(each)
                 # Without a reason and a revision: so clients tell this cancel from others (etcd).
-                part = varint_field(_COMPACT_REVISION, revision)
-                self._send(0, each.id, _CANCELED, part)
-            case Ended(refused=refused):
-                self._drop(each)
-                self._send(
-                    self._services.feeds.revision,
-                    each.id,
-                    _CANCELED,
-                    bytes_field(_CANCEL_REASON, _reason_of(refused).encode()),
-                )
+                self._drop(cohort, 0, varint_field(_COMPACT_REVISION, revision))
+            case Ended():
+                self._end(cohort, came)
             case batch:
-                if batch.events:
-                    each.quiet = False
-                    self._send_events(each, batch.revision, batch.events)
-                if each.feed.has_more:
-                    self._ready[each.id] = each
+                if batch.events and cohort.fragment:
+                    self._send_fragments(cohort, batch.revision, batch.events)
+                elif batch.events:
+                    cohort.begin(batch.revision, batch.events)
+                    self._send_some(cohort)
+                self._line_up(cohort)
 
-    def _send_events(self, each: _Watch, revision: int, events: tuple[bytes, ...]) -> None:
-        if not each.fragment:
-            header = self._services.header(revision)
-            self._call.send(b"".join((header, each.id_field, *events)))
+    def _go_on(self, cohort: _Cohort) -> None:
+        """Send what a feed had to more of its cohort."""
+        ended = cohort.feed.decide_again()
+        if ended is not None:
+            self._end(cohort, ended)
             return
+        self._send_some(cohort)
+        self._line_up(cohort)
+
+    def _line_up(self, cohort: _Cohort) -> None:
+        """Let a cohort have its turn again if it needs one."""
+        if cohort.unsent or cohort.feed.has_more:
+            self._ready[cohort] = None
+        else:
+            self._gather(cohort)
+
+    def _gather(self, cohort: _Cohort) -> None:
+        """Let a cohort that has all there is go on with one that wants the same, if it can."""
+        if cohort.is_joined or cohort.fragment:
+            return
+        other = self._cohorts.setdefault(cohort.feed.wants, cohort)
+        if other is cohort:
+            cohort.is_joined = True
+        elif cohort.join(other):
+            self._forget(cohort)
+
+    def _end(self, cohort: _Cohort, ended: Ended) -> None:
+        reason = bytes_field(_CANCEL_REASON, _reason_of(ended.refused).encode())
+        self._drop(cohort, self._services.feeds.revision, reason)
+
+    def _send_some(self, cohort: _Cohort) -> None:
+        header = self._services.header(cohort.through)
+        left_bytes = _PART_BYTES_MAX
+        while cohort.unsent and left_bytes > 0:
+            marks = cohort.next_marks(left_bytes)
+            self._call.send_each(header, marks, cohort.tail)
+            left_bytes -= len(marks) * len(cohort.tail)
+        if not cohort.unsent:
+            cohort.tail = b""
+        self._take_note(cohort)
+
+    def _send_fragments(self, cohort: _Cohort, revision: int, events: tuple[bytes, ...]) -> None:
+        """Send events in pieces to the one member of a cohort that is never joined."""
         fragments = list(_fragments(events, self._services.request_bytes_max))
+        (each,) = cohort.members.values()
         for number, fragment in enumerate(fragments, 1):
             last = number == len(fragments)
             # Fields in any order are one message; the mark stands in front of the events.
             self._send(revision, each.id, *(() if last else (_FRAGMENT,)), *fragment)
+        self._take_note(cohort)
+
+    def _take_note(self, cohort: _Cohort) -> None:
+        """Note that events were sent, if anybody wants to hear when there are none."""
+        if self._stop_progress is not None:
+            for each in cohort.members.values():
+                each.quiet = False
 
     # --- progress -------------------------------------------------------------------------------
 
@@ -266,7 +403,7 @@ class _WatchStream:
         """Answer a progress request, if every watcher has everything; otherwise stay silent."""
         revision = self._services.feeds.revision
         self._pump()
-        if all(each.feed.is_current for each in self._watches.values()):
+        if all(cohort.is_current for cohort in self._by_watcher.values()):
             self._send(revision, _NO_ID)
 
     def _schedule_progress(self) -> None:
@@ -278,7 +415,7 @@ class _WatchStream:
     def _notify(self) -> None:
         revision = self._services.feeds.revision
         for each in self._watches.values():
-            if each.progress and each.quiet and each.feed.is_current:
+            if each.request.progress_notify and each.quiet and each.cohort.is_current:
                 self._send(revision, each.id)
             each.quiet = True
         self._schedule_progress()

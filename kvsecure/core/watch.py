@@ -4,8 +4,9 @@
     catching up   reads bounded pieces of history from the index until it is at the head
 
 Owns: who watches which keys, what each watcher has been sent, and falling back to history when a
-    watcher is slow.
-Never: checks rights, knows streams' transport, or keeps more than a bounded queue a watcher.
+    watcher, or the client that several belong to, is slow.
+Never: checks rights, knows streams' transport, or keeps more than a bounded queue for a watcher and
+    for a client.
 Follows: etcd's watchableStore (server/storage/mvcc/watchable_store.go): synced and unsynced
     watchers; differs: a slow watcher has no queue of its own to drain, it reads history again.
 Keeps: a watcher gets each revision it asked for once, whole and in order; `next_revision` is the
@@ -13,20 +14,21 @@ Keeps: a watcher gets each revision it asked for once, whole and in order; `next
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
 from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import Records
 from kvsecure.core.mvcc.space import Event, Space
+from kvsecure.core.spans import SpanMap
 from kvsecure.model.ids import TenantId
 from kvsecure.model.keys import Span
-from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX
+from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX, WATCH_ROOM_BYTES_MAX
 from kvsecure.proto.encode import bytes_field
 from kvsecure.proto.mvcc_pb2 import KeyValue
 
-__all__ = ["Batch", "Filters", "Hub", "Watcher"]
+__all__ = ["Batch", "Filters", "Hub", "Room", "Watcher"]
 
 # Field keys of mvccpb.Event.
 _TYPE_DELETE: Final = b"\x08\x01"
@@ -37,6 +39,8 @@ _EVENTS: Final = b"\x5a"
 # How much one batch holds of history, or of what has piled up, unless one revision is larger.
 _BATCH_EVENTS_MAX: Final = 1_000
 _BATCH_BYTES_MAX: Final = 1024 * 1024
+# What a batch costs in a queue besides its events, which other queues hold too.
+_BATCH_COST_BYTES: Final = 128
 
 
 class Filters(NamedTuple):
@@ -57,6 +61,16 @@ class Batch(NamedTuple):
 
 
 @final
+class Room:
+    """How much is queued for all watchers of one client together."""
+
+    __slots__ = ("queued_bytes",)
+
+    def __init__(self) -> None:
+        self.queued_bytes = 0
+
+
+@final
 @dataclass(slots=True, kw_only=True, eq=False)
 class Watcher:
     """One watch: what it wants and how far it got."""
@@ -65,6 +79,8 @@ class Watcher:
     span: Span
     filters: Filters
     next_revision: int
+    # What it shares with the other watchers of its client.
+    room: Room
     # Called when there is something to take, at most once until it is taken.
     wake: Callable[["Watcher"], None]
     # Live watchers are fed by the hub; the others read history.
@@ -77,15 +93,10 @@ class Watcher:
     history_through: int = 0
 
 
-@final
-class _Crowd:
-    """The live watchers of one span."""
-
-    __slots__ = ("span", "watchers")
-
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.watchers: dict[int, Watcher] = {}
+# The live watchers of one span, by identity.
+type_crowd = dict[int, Watcher]
+# Batches that were made for a revision already, by which of its events they hold.
+type_made = dict[Filters, Batch | None]
 
 
 @final
@@ -96,9 +107,9 @@ class Hub:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        # By tenant, then by key or span: an event looks up its key and walks the spans only.
-        self._exact: dict[TenantId, dict[bytes, _Crowd]] = {}
-        self._ranges: dict[TenantId, dict[Span, _Crowd]] = {}
+        # By tenant, then by key or span: an event finds those that want it, however many there are.
+        self._exact: dict[TenantId, dict[bytes, type_crowd]] = {}
+        self._ranges: dict[TenantId, SpanMap[type_crowd]] = {}
         self.event_count = 0
         # The newest compacted revision; whoever compacts says so.
         self.compacted = -1
@@ -109,16 +120,22 @@ class Hub:
         """Feed a watcher with what is written from now on."""
         watcher.live = True
         watcher.history = None
-        crowds, key = self._crowds_of(watcher)
-        crowd = crowds.get(key)
+        tenant, span = watcher.space.tenant, watcher.span
+        if _is_exact(span):
+            crowds = self._exact.setdefault(tenant, {})
+            crowds.setdefault(span.start, {})[id(watcher)] = watcher
+            return
+        ranges = self._ranges.setdefault(tenant, SpanMap())
+        crowd = ranges.get(span)
         if crowd is None:
-            crowd = crowds[key] = _Crowd(watcher.span)
-        crowd.watchers[id(watcher)] = watcher
+            ranges.add(span, crowd := {})
+        crowd[id(watcher)] = watcher
 
     def close(self, watcher: Watcher) -> None:
         """Forget a watcher; nothing comes out of it any more."""
         watcher.closed = True
         watcher.queue.clear()
+        watcher.room.queued_bytes -= watcher.queue_bytes
         watcher.queue_bytes = 0
         watcher.history = None
         if watcher.live:
@@ -126,8 +143,9 @@ class Hub:
 
     def watchers_of(self, space: Space) -> list[Watcher]:
         """Return the live watchers of a space."""
-        groups = (self._exact.get(space.tenant, {}), self._ranges.get(space.tenant, {}))
-        return [w for group in groups for crowd in group.values() for w in crowd.watchers.values()]
+        exact, ranges = self._exact.get(space.tenant, {}), self._ranges.get(space.tenant)
+        crowds = [*exact.values(), *(ranges.values() if ranges is not None else ())]
+        return [watcher for crowd in crowds for watcher in crowd.values()]
 
     # --- live -----------------------------------------------------------------------------------
 
@@ -138,36 +156,52 @@ class Hub:
         if not exact and not ranges:
             return
         self.event_count += len(events)
-        wanted: dict[_Crowd, list[Event]] = {}
-        for event in events:
-            if exact and (crowd := exact.get(event.key)) is not None:
-                wanted.setdefault(crowd, []).append(event)
-            if ranges:
-                for span, crowd in ranges.items():
-                    if span.holds(event.key):
-                        wanted.setdefault(crowd, []).append(event)
-        for crowd, chosen in wanted.items():
-            self._feed(crowd, space, revision, chosen)
+        # Whoever wants the same events of a revision gets the same bytes, whatever the spans are.
+        wanted: dict[int, tuple[type_crowd, list[int]]] = {}
+        for number, event in enumerate(events):
+            crowds = ranges.holding(event.key) if ranges else []
+            if exact and (only := exact.get(event.key)) is not None:
+                crowds.append(only)
+            for crowd in crowds:
+                wanted.setdefault(id(crowd), (crowd, []))[1].append(number)
+        made: dict[tuple[int, ...], type_made] = {}
+        parts: dict[tuple[int, Filters], bytes | None] = {}
+        for crowd, numbers in wanted.values():
+            batches = made.setdefault(tuple(numbers), {})
+            self._feed(crowd, space, revision, events, numbers, batches, parts)
 
-    def _feed(self, crowd: _Crowd, space: Space, revision: int, events: list[Event]) -> None:
-        batches: dict[Filters, Batch | None] = {}
-        for watcher in list(crowd.watchers.values()):
+    def _feed(
+        self,
+        crowd: type_crowd,
+        space: Space,
+        revision: int,
+        events: list[Event],
+        numbers: list[int],
+        batches: type_made,
+        parts: dict[tuple[int, Filters], bytes | None],
+    ) -> None:
+        for watcher in list(crowd.values()):
             if watcher.next_revision > revision:
                 continue
             filters = watcher.filters
             if filters not in batches:
-                # Encoded once for all watchers that want the same bytes.
-                batches[filters] = self._encode(space, revision, events, filters)
+                batches[filters] = self._encode(space, revision, events, numbers, filters, parts)
             batch = batches[filters]
             watcher.next_revision = revision + 1
             if batch is None:
                 continue
-            if watcher.queue_bytes + batch.size_bytes > WATCH_QUEUE_BYTES_MAX and watcher.queue:
+            cost_bytes = batch.size_bytes + _BATCH_COST_BYTES
+            room = watcher.room
+            if watcher.queue and (
+                watcher.queue_bytes + cost_bytes > WATCH_QUEUE_BYTES_MAX
+                or room.queued_bytes + cost_bytes > WATCH_ROOM_BYTES_MAX
+            ):
                 self._fall_back(watcher, revision)
                 continue
             is_first = not watcher.queue
             watcher.queue.append(batch)
-            watcher.queue_bytes += batch.size_bytes
+            watcher.queue_bytes += cost_bytes
+            room.queued_bytes += cost_bytes
             if is_first:
                 watcher.wake(watcher)
 
@@ -190,9 +224,7 @@ class Hub:
             current: The store's revision.
         """
         if watcher.queue:
-            batch = watcher.queue.popleft()
-            watcher.queue_bytes -= batch.size_bytes
-            return _merged(batch, watcher) if watcher.queue else batch
+            return _taken(watcher)
         if watcher.live:
             return None
         if watcher.history is None:
@@ -239,13 +271,23 @@ class Hub:
     # --- encoding -------------------------------------------------------------------------------
 
     def _encode(
-        self, space: Space, revision: int, events: Iterable[Event], filters: Filters
+        self,
+        space: Space,
+        revision: int,
+        events: list[Event],
+        numbers: list[int],
+        filters: Filters,
+        parts: dict[tuple[int, Filters], bytes | None],
     ) -> Batch | None:
-        encoded = [
-            part
-            for event in events
-            if (part := self._encode_event(space, revision, event, filters)) is not None
-        ]
+        """Encode some of a revision's events, each once for all batches that it is in."""
+        encoded = []
+        for number in numbers:
+            place = (number, filters)
+            if place not in parts:
+                parts[place] = self._encode_event(space, revision, events[number], filters)
+            part = parts[place]
+            if part is not None:
+                encoded.append(part)
         if not encoded:
             return None
         return Batch(revision, tuple(encoded), sum(map(len, encoded)))
@@ -273,35 +315,42 @@ class Hub:
 
     # --- within ---------------------------------------------------------------------------------
 
-    def _crowds_of(self, watcher: Watcher) -> tuple[dict[object, _Crowd], object]:
-        start, end = watcher.span
-        groups: dict[TenantId, dict[object, _Crowd]]
-        if end == start + b"\0":
-            groups, key = self._exact, start  # type: ignore[assignment]  # keyed by key
-        else:
-            groups, key = self._ranges, watcher.span  # type: ignore[assignment]  # keyed by span
-        return groups.setdefault(watcher.space.tenant, {}), key
-
     def _leave(self, watcher: Watcher) -> None:
-        crowds, key = self._crowds_of(watcher)
-        crowd = crowds.get(key)
-        if crowd is not None:
-            crowd.watchers.pop(id(watcher), None)
-            if not crowd.watchers:
-                del crowds[key]
+        tenant, span = watcher.space.tenant, watcher.span
+        if _is_exact(span):
+            crowds = self._exact[tenant]
+            crowd = crowds[span.start]
+            del crowd[id(watcher)]
+            if not crowd:
+                del crowds[span.start]
+            return
+        ranges = self._ranges[tenant]
+        within = ranges.get(span)
+        assert within is not None  # noqa: S101 - whoever is live is in the crowd of its span
+        del within[id(watcher)]
+        if not within:
+            ranges.remove(span)
 
 
-def _merged(first: Batch, watcher: Watcher) -> Batch:
-    """Return a batch with what else has piled up for a watcher, as far as one batch goes."""
-    revision, events, size_bytes = first
-    merged = [*events]
+def _is_exact(span: Span) -> bool:
+    return span.end == span.start + b"\0"
+
+
+def _taken(watcher: Watcher) -> Batch:
+    """Take what has piled up for a watcher out of its queue, as far as one batch goes."""
     queue = watcher.queue
+    revision, events, size_bytes = first = queue.popleft()
+    merged = [*events] if queue else []
+    taken = 1
     while queue and len(merged) < _BATCH_EVENTS_MAX and size_bytes < _BATCH_BYTES_MAX:
         revision, events, more_bytes = queue.popleft()
         merged += events
         size_bytes += more_bytes
-        watcher.queue_bytes -= more_bytes
-    return Batch(revision, tuple(merged), size_bytes)
+        taken += 1
+    cost_bytes = size_bytes + taken * _BATCH_COST_BYTES
+    watcher.queue_bytes -= cost_bytes
+    watcher.room.queued_bytes -= cost_bytes
+    return first if taken == 1 else Batch(revision, tuple(merged), size_bytes)
 
 
 def _history(

@@ -46,6 +46,7 @@ __all__ = [
     "WAL_SEGMENT_BYTES_MAX",
     "WATCHES_PER_STREAM_MAX",
     "WATCH_QUEUE_BYTES_MAX",
+    "WATCH_ROOM_BYTES_MAX",
 ]
 
 # --- requests -----------------------------------------------------------------------------------
@@ -114,6 +115,8 @@ TLS_HANDSHAKE_S_MAX: Final = 10.0
 WATCHES_PER_STREAM_MAX: Final = 10_000
 # A watcher that is further behind catches up from history instead of from a queue.
 WATCH_QUEUE_BYTES_MAX: Final = 1024 * 1024
+# The same for all watchers of one connection together: it may have thousands and read nothing.
+WATCH_ROOM_BYTES_MAX: Final = 8 * 1024 * 1024
 
 # --- disk ---------------------------------------------------------------------------------------
 WAL_SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024

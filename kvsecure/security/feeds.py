@@ -1,6 +1,7 @@
 """Feeds: watches behind the gate, allowed when they are opened and again whenever accounts move.
 
-Owns: opening a watch for a session, what comes out of it, and cutting it when its right is gone.
+Owns: opening a watch for a session, what comes out of it, cutting it when its right is gone, and
+    which watches can share one feed.
 Never: knows streams or messages' wire form beyond the request.
 Follows: etcd-surface section 1.4; differs: etcd checks a watch once and never again.
 Keeps: nothing is handed out that the session could not read when it is handed out.
@@ -34,9 +35,9 @@ class Ended(NamedTuple):
 
 @final
 class Feed:
-    """One open watch."""
+    """One open watch, or several of one peer that want the same and have been handed the same."""
 
-    __slots__ = ("_feeds", "_gate", "_peer", "_request", "_session", "watcher")
+    __slots__ = ("_feeds", "_gate", "_peer", "_requests", "_session", "watcher")
 
     def __init__(
         self,
@@ -51,15 +52,15 @@ class Feed:
         self._gate = gate
         self._peer = peer
         self._session = session
-        self._request = request
+        # Of every watch, by identity; each was decided and recorded when it was opened.
+        self._requests = {id(request): request}
         self.watcher = watcher
 
     def take(self) -> Batch | Compacted | Ended | None:
         """Return what comes next, or None when there is nothing now."""
-        session = self._gate.still_allowed(self._peer, self._session, self._request)
-        if session is None:
-            return Ended(Refused(Failure.PERMISSION_DENIED))
-        self._session = session
+        ended = self.decide_again()
+        if ended is not None:
+            return ended
         engine, watcher = self._gate.engine, self.watcher
         store = engine.state.store
         if not watcher.live and not watcher.queue and watcher.next_revision < store.compacted:
@@ -68,6 +69,55 @@ class Feed:
             return engine.state.hub.take(watcher, store.revision)
         except DamagedRecord as damage:
             return Ended(self._gate.corrupt(damage))
+
+    def decide_again(self) -> Ended | None:
+        """Return that it is over, with a record for every watch, if accounts moved against it."""
+        requests = iter(self._requests.values())
+        session = self._gate.still_allowed(self._peer, self._session, next(requests))
+        if session is not None:
+            self._session = session
+            return None
+        for request in requests:
+            self._gate.still_allowed(self._peer, self._session, request)
+        return Ended(Refused(Failure.PERMISSION_DENIED))
+
+    # --- sharing --------------------------------------------------------------------------------
+
+    @property
+    def wants(self) -> tuple[object, ...]:
+        """What it hands out: feeds that differ in this can never be shared."""
+        return (self.watcher.space.tenant, self.watcher.span, self.watcher.filters)
+
+    @property
+    def watch_count(self) -> int:
+        """How many watches it is the feed of."""
+        return len(self._requests)
+
+    def join(self, other: "Feed") -> bool:
+        """Let the watches of this feed go on with another one, if nobody could tell them apart.
+
+        Returns:
+            Whether they do: then this feed is closed.
+        """
+        mine, others = self._session, other._session  # noqa: SLF001 - of the same class
+        if not (
+            other.wants == self.wants
+            and other._peer is self._peer  # noqa: SLF001 - of the same class
+            and others.caller == mine.caller
+            and others.via == mine.via
+            and self.is_current
+            and other.is_current
+        ):
+            return False
+        other._requests.update(self._requests)  # noqa: SLF001 - of the same class
+        self.close()
+        return True
+
+    def leave(self, request: WatchCreateRequest) -> None:
+        """End one watch, and the feed with the last one."""
+        del self._requests[id(request)]
+        if not self._requests:
+            self.close()
 
     @property
     def has_more(self) -> bool:
@@ -87,7 +137,7 @@ class Feed:
         return self._session.law_revision != self._session.tenant.law_revision
 
     def close(self) -> None:
-        """End the watch."""
+        """End it for every watch."""
         self._gate.engine.state.hub.close(self.watcher)
         self._feeds.forget(self)
 
@@ -103,17 +153,17 @@ class Feeds:
         self._open: set[Feed] = set()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return sum(feed.watch_count for feed in self._open)
 
     @property
     def slow_count(self) -> int:
         """How many watches are catching up."""
-        return sum(not feed.watcher.live for feed in self._open)
+        return sum(feed.watch_count for feed in self._open if not feed.watcher.live)
 
     @property
     def pending_count(self) -> int:
         """How many batches wait for slow clients."""
-        return sum(len(feed.watcher.queue) for feed in self._open)
+        return sum(len(feed.watcher.queue) * feed.watch_count for feed in self._open)
 
     @property
     def revision(self) -> int:
@@ -142,6 +192,7 @@ class Feeds:
                 previous=request.prev_kv,
             ),
             next_revision=request.start_revision or self.revision + 1,
+            room=asking.peer.watching,
             wake=wake,
         )
         feed = Feed(self, self._gate, asking.peer, session, request, watcher)

@@ -14,6 +14,7 @@ from kvsecure.core.accounts import Tenant
 from kvsecure.core.apply import LeaseFacts
 from kvsecure.core.entry import envelope
 from kvsecure.core.mvcc.space import Space
+from kvsecure.core.watch import Room
 from kvsecure.model.caller import Caller
 from kvsecure.security.canonical import canonical
 from kvsecure.security.tokens import Claims
@@ -41,7 +42,7 @@ class Via(NamedTuple):
 class Peer:
     """The other end of a connection, as TLS proved it."""
 
-    __slots__ = ("fingerprint", "ip", "is_cut", "port", "sessions", "source", "user")
+    __slots__ = ("fingerprint", "ip", "is_cut", "port", "sessions", "source", "user", "watching")
 
     def __init__(
         self, *, ip: str, port: int, tls: str, user: CertificateUser | None, fingerprint: bytes
@@ -63,6 +64,8 @@ class Peer:
         # By token; the empty one is the certificate's, or nobody's.
         self.sessions: dict[bytes, Session] = {}
         self.is_cut = False
+        # What is queued for all of its watches.
+        self.watching = Room()
 
     def cut(self) -> None:
         """End every session: what TLS proved does not hold any more."""

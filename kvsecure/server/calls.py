@@ -6,7 +6,7 @@ Follows: gRPC's PROTOCOL-HTTP2.
 Keeps: a call is answered once; what comes after that is dropped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, final
 
 from google.protobuf.message import DecodeError, Message
@@ -26,6 +26,7 @@ from kvsecure.wire.grpc import (
     encode_refusal,
     encode_trailers,
     packing_for,
+    prefix_of,
 )
 from kvsecure.wire.h2.outgoing import Outgoing
 
@@ -194,7 +195,7 @@ class UnaryCall:
         link = self._link
         link.owed_bytes -= self._owed_bytes
         if message is not None:
-            headers, pack = self._packing
+            headers, pack, _ = self._packing
             link.outgoing.respond(self._stream_id, headers, *pack(message), OK_TRAILERS)
             self._counts.done += 1
         elif refused is not None:
@@ -271,6 +272,7 @@ class StreamedCall:
         "_finished",
         "_heard",
         "_link",
+        "_messages",
         "_method",
         "_outbox",
         "_packing",
@@ -303,9 +305,10 @@ class StreamedCall:
         self._heard = False
         self._finished = False
         self._closed = False
-        # Prefixes and messages that this turn's end will queue, the bytes of the messages, and
-        # whether the producer waits for that.
+        # Prefixes and messages that this turn's end will queue, how many and how long the messages
+        # are, and whether the producer waits for that.
         self._outbox: list[bytes] = []
+        self._messages = 0
         self._pending_bytes = 0
         self._waits_for_turn = False
         self._receiver: Receiver
@@ -374,13 +377,31 @@ class StreamedCall:
         """Send one message at the end of this turn."""
         if self._finished:
             return
-        length = len(message)
+        self._owe(len(message), 1)
+        self._outbox += self._packing.pack(message)
+
+    def send_each(self, header: bytes, marks: Sequence[bytes], tail: bytes) -> None:
+        """Send for each of the marks one message with it in the middle, at the end of this turn."""
+        if self._finished:
+            return
+        if self._packing.is_packed:
+            for mark in marks:
+                self.send(header + mark + tail)
+            return
+        length, count = len(header) + len(marks[0]) + len(tail), len(marks)
+        self._owe(length * count, count)
+        head = prefix_of(length) + header
+        # Nothing in Python for each of them: there may be thousands, for every event.
+        self._outbox += (head, (tail + head).join(marks), tail)
+
+    def _owe(self, length: int, count: int) -> None:
+        """Count messages that the outbox gets."""
         self._pending_bytes += length
+        self._messages += count
         self._link.owed_bytes += length
         if not self._outbox:
             # The turn hands over whatever has come together by its end.
             self._link.turn.answer(self, b"", None)
-        self._outbox += self._packing.pack(message)
 
     def succeed(self, answer: Answer) -> None:
         """Send one answer with its header."""
@@ -414,6 +435,7 @@ class StreamedCall:
             return
         if message is not None:
             outbox, self._outbox = self._outbox, []
+            messages, self._messages = self._messages, 0
             link.owed_bytes -= self._pending_bytes
             self._pending_bytes = 0
             if not self._begun:
@@ -422,7 +444,7 @@ class StreamedCall:
             link.outgoing.send_data(self._stream_id, b"".join(outbox))
             # For each message a client may say that it has read it, however few frames they fill:
             # C gRPC does.
-            link.outgoing.answers += len(outbox) // 2 - 1
+            link.outgoing.answers += messages - 1
             link.turn.mark(link)
             if self._waits_for_turn:
                 self._waits_for_turn = False

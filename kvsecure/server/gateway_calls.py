@@ -9,7 +9,7 @@ Follows: docs/compatibility.md, "JSON gateway".
 Keeps: a call is answered once; what comes after that is dropped.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import final
 
 from kvsecure.api.gateway import (
@@ -310,6 +310,11 @@ class StreamedJsonCall:
             self._pending_bytes += len(message)
             self._exchange.owe(len(message))
             self._gateway.turn.answer(self, message, None)
+
+    def send_each(self, header: bytes, marks: Sequence[bytes], tail: bytes) -> None:
+        """Send for each of the marks one message with it in the middle."""
+        for mark in marks:
+            self.send(header + mark + tail)
 
     def succeed(self, answer: Answer) -> None:
         """Send one answer with its header."""

@@ -24,8 +24,8 @@ __all__ = [
     "encode_http",
     "encode_refusal",
     "encode_trailers",
-    "message_prefix",
     "packing_for",
+    "prefix_of",
     "read_call",
     "read_timeout",
 ]
@@ -194,9 +194,9 @@ class MessageReader:
         return message
 
 
-def message_prefix(message: bytes) -> bytes:
-    """Return what stands in front of an uncompressed message."""
-    return b"\0" + len(message).to_bytes(4, "big")
+def prefix_of(length: int) -> bytes:
+    """Return what stands in front of an uncompressed message of so many bytes."""
+    return b"\0" + length.to_bytes(4, "big")
 
 
 class Packing(NamedTuple):
@@ -206,10 +206,12 @@ class Packing(NamedTuple):
     headers: bytes
     # Returns what stands in front of a message, and what is sent for it.
     pack: Callable[[bytes], tuple[bytes, bytes]]
+    # Whether what is sent for a message is not always the message.
+    is_packed: bool
 
 
 def _as_it_is(message: bytes) -> tuple[bytes, bytes]:
-    return message_prefix(message), message
+    return prefix_of(len(message)), message
 
 
 def _gzipped(message: bytes) -> tuple[bytes, bytes]:
@@ -260,8 +262,8 @@ _CONTENT_TYPE: Final = b"\x0f\x10" + _integer(16, 7) + b"application/grpc"
 
 # The header block of every answer that has messages.
 OK_HEADERS: Final = _STATUS_200 + _CONTENT_TYPE
-_IDENTITY: Final = Packing(OK_HEADERS, _as_it_is)
-_GZIP: Final = Packing(OK_HEADERS + _literal(b"grpc-encoding", b"gzip"), _gzipped)
+_IDENTITY: Final = Packing(OK_HEADERS, _as_it_is, is_packed=False)
+_GZIP: Final = Packing(OK_HEADERS + _literal(b"grpc-encoding", b"gzip"), _gzipped, is_packed=True)
 OK_TRAILERS: Final = _literal(b"grpc-status", b"0")
 
 

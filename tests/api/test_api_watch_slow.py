@@ -74,9 +74,16 @@ class SlowMachine(RuleBasedStateMachine):
         """Let the client read no more."""
         self.stream.is_full = True
 
+    @rule(count=st.integers(1, 4))
+    def read_some(self, count: int) -> None:
+        """Let the client read a few responses, and then no more."""
+        self.stream.full_after = count
+        self.bench.read_on(self.stream)
+
     @rule()
     def read_on(self) -> None:
         """Let the client read on."""
+        self.stream.full_after = None
         self.bench.read_on(self.stream)
 
     @rule(seconds=st.sampled_from([1.0, 600.0]))
@@ -150,6 +157,7 @@ class SlowMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let the client read everything: then nothing is missing."""
+        self.stream.full_after = None
         self.bench.read_on(self.stream)
         self.what_came_is_the_beginning()
         self.bench.close()

@@ -4,7 +4,7 @@ Owns: the client's side of the stream, and timers that are turned by hand.
 Never: replaces a part of the stream, the gate, the feeds or the hub.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -69,6 +69,8 @@ class Stream:
         self.token = token
         # Whether the client has stopped reading.
         self.is_full = False
+        # After how many more responses it will have stopped, if it will.
+        self.full_after: int | None = None
         self.responses: list[watch_pb2.WatchResponse] = []
         self.sizes_bytes: list[int] = []
         self.ended: Refused | None = None
@@ -80,6 +82,16 @@ class Stream:
         assert not self.is_over
         self.sizes_bytes.append(len(message))
         self.responses.append(watch_pb2.WatchResponse.FromString(message))
+        if self.full_after is not None:
+            self.full_after -= 1
+            if self.full_after <= 0:
+                self.is_full, self.full_after = True, None
+
+    def send_each(self, header: bytes, marks: Sequence[bytes], tail: bytes) -> None:
+        """Take a response for each of the marks."""
+        assert len({len(mark) for mark in marks}) == 1
+        for mark in marks:
+            self.send(header + mark + tail)
 
     def finish(self, refused: Refused | None = None) -> None:
         """Take the end."""

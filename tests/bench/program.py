@@ -24,6 +24,7 @@ from bench.library import measure_library
 from bench.load import LoadError
 from bench.machine import describe_machine
 from bench.report import Figure, as_json, costs, table
+from bench.watchers import measure_watchers
 from support.processes import ProcessFailedError
 
 __all__ = ["main"]
@@ -51,6 +52,10 @@ def _fanout(server: Server, _: Path, __: argparse.Namespace) -> Iterator[Figure]
     return measure_fanout(server)
 
 
+def _watchers(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_watchers(server, duration_s=options.seconds, count=options.watchers)
+
+
 def _cold(server: Server, directory: Path, _: argparse.Namespace) -> Iterator[Figure]:
     return measure_cold_start(server, directory)
 
@@ -65,6 +70,7 @@ _PARTS: Final[dict[str, Measure]] = {
     "connections": _connections,
     "library": _library,
     "watch": _fanout,
+    "watchers": _watchers,
     "cold": _cold,
     "keys": _keys,
 }
@@ -133,6 +139,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--connections", type=int, default=5_000, help="idle ones of part connections"
     )
+    parser.add_argument("--watchers", type=int, default=10_000, help="of part watchers")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a run (default: 4)")
     parser.add_argument("--repeat", type=int, default=3, help="turns; medians are shown")
     parser.add_argument(

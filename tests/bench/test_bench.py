@@ -48,7 +48,7 @@ def test_table_has_room_for_what_was_not_measured() -> None:
 
 @_H2LOAD
 @pytest.mark.parametrize(
-    "part", ["calls", "latency", "connections", "library", "watch", "cold", "keys"]
+    "part", ["calls", "latency", "connections", "library", "watch", "watchers", "cold", "keys"]
 )
 def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part runs against a real server, and its rates and times are above nothing."""
@@ -60,6 +60,7 @@ def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> No
             "--repeat=1",
             "--keys=2000",
             "--connections=50",
+            "--watchers=50",
             "--json",
         ]
     )

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from kvsecure.core.state import State
-from kvsecure.core.watch import Batch
+from kvsecure.core.watch import Batch, Filters, Room, Watcher
 from kvsecure.model.ids import TenantId
-from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX
+from kvsecure.model.keys import Span
+from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX, WATCH_ROOM_BYTES_MAX
 from kvsecure.proto import kv_pb2, mvcc_pb2, tenant_pb2, watch_pb2
 from kvsecure.security.feeds import Compacted, Feed, Feeds
 
@@ -50,11 +51,18 @@ class _OpenGate:
 
 
 @dataclass
+class _Peer:
+    """The other end of a connection, of which a feed wants what its watchers share."""
+
+    watching: Room = field(default_factory=Room)
+
+
+@dataclass
 class _Asking:
     """Somebody who asks, and where they come from."""
 
     tenant: int
-    peer: Any = None
+    peer: Any
 
 
 @dataclass(eq=False)
@@ -93,6 +101,7 @@ class _WatchMachine(RuleBasedStateMachine):
         self.history: list[tuple[int, mvcc_pb2.Event]] = []
         self.newest: dict[tuple[int, bytes], mvcc_pb2.KeyValue] = {}
         self.seen: list[_Seen] = []
+        self.peer = _Peer()
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -146,7 +155,7 @@ class _WatchMachine(RuleBasedStateMachine):
         def wake(_: Any) -> None:
             seen.woken = True
 
-        feed = self.feeds.open(_Asking(tenant), request, wake)  # type: ignore[arg-type]  # as above
+        feed = self.feeds.open(_Asking(tenant, self.peer), request, wake)  # type: ignore[arg-type]  # as above
         assert feed is not None
         seen = _Seen(tenant, request, start or self.state.store.revision + 1, feed)
         self.seen.append(seen)
@@ -179,6 +188,12 @@ class _WatchMachine(RuleBasedStateMachine):
             watcher = seen.feed.watcher
             if seen.drained and (watcher.queue or not watcher.live):
                 assert seen.woken
+
+    @invariant()
+    def what_is_queued_is_counted(self) -> None:
+        """Compare what the watchers of a client hold together with what each of them holds."""
+        queued_bytes = sum(seen.feed.watcher.queue_bytes for seen in self.seen)
+        assert self.peer.watching.queued_bytes == queued_bytes <= WATCH_ROOM_BYTES_MAX
 
     def teardown(self) -> None:
         """Hand everybody everything."""
@@ -273,3 +288,51 @@ def test_watchers_get_each_revision_once_whole_and_in_order() -> None:
 def test_watchers_get_each_revision_once_for_long() -> None:
     """Live, catching up or fallen back: a watcher has what happened, up to what it knows."""
     run_state_machine_as_test(_WatchMachine, settings=settings(_QUICK, max_examples=10_000))
+
+
+# --- many watchers ------------------------------------------------------------------------------
+
+
+def _watching(state: State, span: Span, room: Room, woken: list[Watcher]) -> Watcher:
+    """Return a live watcher of a span, which says when it has something."""
+    watcher = Watcher(
+        space=state.store.space(TenantId(1)),
+        span=span,
+        filters=Filters(),
+        next_revision=state.store.revision + 1,
+        room=room,
+        wake=woken.append,
+    )
+    state.hub.go_live(watcher)
+    return watcher
+
+
+def test_overlapping_watchers_are_handed_the_same_bytes() -> None:
+    """An event is encoded once, whatever the spans of those who want it are."""
+    state = reload(MemoryTables())
+    woken: list[Watcher] = []
+    for number in range(100):
+        _watching(state, Span(b"a%03d" % number, b"c"), Room(), woken)
+    _watching(state, Span(b"b", b"b\0"), Room(), woken)
+
+    puts = [kv_pb2.RequestOp(request_put=kv_pb2.PutRequest(key=key)) for key in (b"a05", b"b")]
+    carry_out(state, 1, kv_pb2.TxnRequest(success=puts))
+
+    assert len(woken) == 101
+    assert {len(watcher.queue[0].events) for watcher in woken} == {1, 2}
+    assert len({id(watcher.queue[0].events[-1]) for watcher in woken}) == 1
+
+
+def test_watchers_of_one_client_hold_no_more_than_its_room() -> None:
+    """A client that reads nothing holds a bounded queue, however many watchers it has."""
+    state = reload(MemoryTables())
+    slow, woken = Room(), list[Watcher]()
+    watchers = [_watching(state, Span(b"a", b"z%d" % number), slow, woken) for number in range(300)]
+    other = _watching(state, Span(b"a", b"zz"), Room(), woken)
+
+    for _ in range(20):
+        carry_out(state, 1, kv_pb2.PutRequest(key=b"b", value=bytes(20_000)))
+
+    assert slow.queued_bytes <= WATCH_ROOM_BYTES_MAX
+    assert not any(watcher.live for watcher in watchers)
+    assert (other.live, len(other.queue)) == (True, 20)

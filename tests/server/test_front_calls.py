@@ -16,6 +16,7 @@ from wire.rawframes import (
     END_STREAM,
     PADDED,
     RST_STREAM,
+    Frame,
     data,
     headers,
     message,
@@ -26,6 +27,7 @@ from wire.rawframes import (
 from wire.socket_peer import SocketPeer, call_fields, client_tls
 
 from kvsecure.proto import health_pb2, kv_pb2, lease_pb2, watch_pb2
+from kvsecure.wire.grpc import MessageReader
 
 _RANGE: Final = "/etcdserverpb.KV/Range"
 _PUT: Final = "/etcdserverpb.KV/Put"
@@ -68,6 +70,13 @@ def _metric(peer: SocketPeer, stream: int, name: str) -> float:
     (page,) = peer.answer(stream).messages
     lines = [line for line in page.decode().splitlines() if line.startswith(name)]
     return float(lines[0].split()[-1]) if lines else 0.0
+
+
+def _message_count(frames: list[Frame]) -> int:
+    """Return how many whole messages the data of frames begins with."""
+    content = b"".join(one.payload for one in frames if one.type == DATA)
+    reader = MessageReader(b"gzip", _LIMIT)
+    return len(reader.feed(content))
 
 
 # --- what is wrong with a request -------------------------------------------------------------
@@ -400,6 +409,36 @@ def test_watch_goes_on_when_its_client_is_done_asking(peer: SocketPeer, root: Cl
     (content,) = peer.answered(1, frames).messages or [b""]
     assert not any(one.flags & END_STREAM for one in frames)
     assert content or frames
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_watchers_of_one_key_are_each_told(peer: SocketPeer, root: Client, encoding: str) -> None:
+    """Events that are made once for several watchers come as a message for each, also packed."""
+    ids = [0, 1, 2, 200, 201, 20_000]
+    packed = encoding == "gzip"
+    key = b"told " + encoding.encode()
+    requests = [
+        watch_pb2.WatchRequest(
+            create_request=watch_pb2.WatchCreateRequest(key=key, watch_id=watch_id)
+        ).SerializeToString()
+        for watch_id in ids
+    ]
+    if packed:
+        requests = [gzip.compress(request) for request in requests]
+    framed = b"".join(message(request, int(packed)) for request in requests)
+    fields = call_fields(_WATCH, root.token, grpc_encoding=encoding)
+    peer.send(peer.request(1, fields, framed, ends=False))
+    frames = peer.frames_until(lambda found: _message_count(found) >= len(ids))
+
+    root.kv.Put(kv_pb2.PutRequest(key=key))
+    frames += peer.frames_until(lambda found: _message_count(found) >= len(ids))
+
+    told = peer.answered(1, frames).messages[len(ids) :]
+    responses = [
+        watch_pb2.WatchResponse.FromString(gzip.decompress(one) if packed else one) for one in told
+    ]
+    assert sorted(one.watch_id for one in responses) == ids
+    assert all([event.kv.key for event in one.events] == [key] for one in responses)
 
 
 def test_ten_thousand_messages_on_one_stream(root: Client) -> None:

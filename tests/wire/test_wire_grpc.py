@@ -22,8 +22,8 @@ from kvsecure.wire.grpc import (
     encode_http,
     encode_refusal,
     encode_trailers,
-    message_prefix,
     packing_for,
+    prefix_of,
     read_call,
 )
 from kvsecure.wire.h2.head import Head
@@ -309,7 +309,7 @@ def test_message_in_small_pieces_takes_time_proportional_to_its_size() -> None:
 
 def test_prefix_is_flag_and_length() -> None:
     """Five bytes stand in front of a message."""
-    assert message_prefix(b"abc") + b"abc" == message(b"abc")
+    assert prefix_of(3) + b"abc" == message(b"abc")
 
 
 def test_good_answer_has_the_headers_of_grpc() -> None:
@@ -322,11 +322,12 @@ def test_good_answer_has_the_headers_of_grpc() -> None:
 def test_packed_answer_is_the_message(length: int) -> None:
     """Who sends gzip is sent gzip, but for messages that take long to pack; all mean the same."""
     content = bytes(range(256)) * (length // 256) + bytes(length % 256)
-    headers, pack = packing_for(b"gzip")
+    packing = packing_for(b"gzip")
 
-    framed = b"".join(pack(content))
+    framed = b"".join(packing.pack(content))
 
-    assert fields_of(headers)[b"grpc-encoding"] == b"gzip"
+    assert packing.is_packed
+    assert fields_of(packing.headers)[b"grpc-encoding"] == b"gzip"
     assert MessageReader(b"gzip", length + 64).feed(framed) == [content]
     assert framed[0] == (length <= 262_144)
 
@@ -334,10 +335,10 @@ def test_packed_answer_is_the_message(length: int) -> None:
 @pytest.mark.parametrize("encoding", [b"identity", b"", b"deflate"])
 def test_who_sends_no_gzip_is_sent_none(encoding: bytes) -> None:
     """Nobody is sent a packed message who has not sent one."""
-    headers, pack = packing_for(encoding)
+    packing = packing_for(encoding)
 
-    assert headers == OK_HEADERS
-    assert b"".join(pack(b"abc" * 1_000)) == message(b"abc" * 1_000)
+    assert (packing.headers, packing.is_packed) == (OK_HEADERS, False)
+    assert b"".join(packing.pack(b"abc" * 1_000)) == message(b"abc" * 1_000)
 
 
 @given(st.integers(1, 16), st.text())
