@@ -44,7 +44,7 @@ class State:
         self.term = Term(0)
         self.records = Records(source)
         self.hub = Hub(self.records)
-        self.store = Store(self.records, self.hub.publish)
+        self.store = Store(self.records, self.hub.publish, self.hub.publish_each)
         self.accounts = Accounts()
         # (member, alarm) pairs that are raised.
         self.alarms: set[tuple[int, int]] = set()

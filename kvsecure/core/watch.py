@@ -149,6 +149,12 @@ class Hub:
 
     # --- live -----------------------------------------------------------------------------------
 
+    def publish_each(self, space: Space, first: int, events: list[Event]) -> None:
+        """Hand out events that are the only ones of their revisions, which follow on each other."""
+        if self._exact.get(space.tenant) or self._ranges.get(space.tenant):
+            for revision, event in enumerate(events, first):
+                self.publish(space, revision, [event])
+
     def publish(self, space: Space, revision: int, events: list[Event]) -> None:
         """Hand a revision's events to the live watchers that want them."""
         exact = self._exact.get(space.tenant)

@@ -5,22 +5,42 @@ Never: decodes; the generated messages do that.
 Follows: the protobuf encoding guide; a field at its default value is left out (proto3).
 """
 
-from typing import Final
+from typing import Final, final
 
 __all__ = ["bytes_field", "length_prefixed", "varint", "varint_field"]
 
-_ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
 _UINT64_MASK: Final = (1 << 64) - 1
+
+
+@final
+class _Small(dict[int, bytes]):
+    """Numbers below 2**14 as varints, each made when it is first asked for."""
+
+    def __missing__(self, number: int) -> bytes:
+        encoded = bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+        self[number] = encoded
+        return encoded
+
+
+@final
+class _Low(dict[int, bytes]):
+    """The lower 14 bits of larger numbers."""
+
+    def __missing__(self, bits: int) -> bytes:
+        self[bits] = encoded = bytes((bits & 0x7F | 0x80, bits >> 7 | 0x80))
+        return encoded
+
+
+_SMALL: Final = _Small()
+_LOW: Final = _Low()
 
 
 def varint(number: int) -> bytes:
     """Encode an integer; a negative one as its 64-bit two's complement, as int64 fields do."""
-    if 0 <= number < 0x80:
-        return _ONE_BYTE[number]
-    if 0 < number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    if 0 < number < 0x20_0000:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
+    if 0 <= number < 0x4000:
+        return _SMALL[number]
+    if 0 < number < 0x1000_0000:
+        return _LOW[number & 0x3FFF] + _SMALL[number >> 14]
     if number < 0:
         number &= _UINT64_MASK
     out = bytearray()

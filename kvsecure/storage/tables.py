@@ -13,7 +13,8 @@ import itertools
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
+from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, final
 
@@ -75,7 +76,7 @@ class TableKeys(Protocol):
         ...
 
 
-class Table(Enum):
+class Table(IntEnum):
     """The tables, by the byte that stands for them between processes."""
 
     RECORDS = 1
@@ -92,6 +93,10 @@ class Row(NamedTuple):
     value: bytes | None
 
 
+# What `Row(...)` does, without the Python frame of a NamedTuple's constructor.
+_row: Callable[[tuple[Table, bytes, int, bytes | None]], Row] = partial(tuple.__new__, Row)
+
+
 class Sizes(NamedTuple):
     """How large the environment is, in bytes."""
 
@@ -104,7 +109,7 @@ def pack_rows(rows: Iterable[Row]) -> bytes:
     parts = []
     for table, key, scope, value in rows:
         length = _NO_VALUE if value is None else len(value)
-        parts.append(_PACKED.pack(table.value, scope, len(key), length))
+        parts.append(_PACKED.pack(table, scope, len(key), length))
         parts.append(key)
         if value is not None:
             parts.append(value)
@@ -113,7 +118,7 @@ def pack_rows(rows: Iterable[Row]) -> bytes:
 
 def pack_records(records: Mapping[bytes, tuple[int, bytes]]) -> bytes:
     """Encode rows of the record table: position -> (scope, value). Records come by the thousand."""
-    pack, table = _PACKED.pack, Table.RECORDS.value
+    pack, table = _PACKED.pack, Table.RECORDS
     return b"".join(
         [
             pack(table, scope, len(key), len(value)) + key + value
@@ -124,6 +129,8 @@ def pack_records(records: Mapping[bytes, tuple[int, bytes]]) -> bytes:
 
 def unpack_rows(packed: bytes) -> Iterator[Row]:
     """Decode what `pack_rows` encoded."""
+    # Rows come by the thousand, and an enum looks its members up in Python.
+    tables = {int(table): table for table in Table}
     offset = 0
     while offset < len(packed):
         table, scope, key_bytes, length = _PACKED.unpack_from(packed, offset)
@@ -134,7 +141,7 @@ def unpack_rows(packed: bytes) -> Iterator[Row]:
         if length != _NO_VALUE:
             value = packed[offset : offset + length]
             offset += length
-        yield Row(Table(table), key, scope, value)
+        yield _row((tables[table], key, scope, value))
 
 
 @final
@@ -506,7 +513,7 @@ class TableReader:
 
 
 def _binding_of(cluster: ClusterId, table: Table) -> bytes:
-    return cluster.to_bytes(8, "big") + bytes((table.value,))
+    return cluster.to_bytes(8, "big") + bytes((table,))
 
 
 def _open_writable(directory: Path, size_bytes_max: int, disk: Disk) -> lmdb.Environment:

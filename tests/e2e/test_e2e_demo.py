@@ -50,7 +50,7 @@ def test_demo_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == b"demo: all steps went as promised"
     assert [*tmp_path.iterdir()] == [temporary]
     assert not [*temporary.iterdir()]
-    wait_until(lambda: not _processes_below(temporary), deadline_s=5, what="the demo's processes")
+    wait_until(lambda: not _processes_below(temporary), deadline_s=20, what="the demo's processes")
 
 
 def _processes_below(directory: Path) -> list[bytes]:

@@ -141,7 +141,9 @@ def test_ctrl_c_ends_it_in_order(home: Path) -> None:
     with _dev(home) as dev:
         before = dev.said
         status = dev.interrupt()
-        wait_until(lambda: not list(_of_group(dev.process.pid)), deadline_s=5, what="all processes")
+        wait_until(
+            lambda: not list(_of_group(dev.process.pid)), deadline_s=20, what="all processes"
+        )
         said = dev.said.removeprefix(before)
 
     assert status == -signal.SIGINT
@@ -212,7 +214,7 @@ def test_all_that_a_run_makes_is_private(home: Path) -> None:
         dev.run("login", f"--password-file={home / 'dev' / 'root-password'}", "--user=root")
         dev.run("pki", "issue", "client", "web", "--out", str(home / "certificates"))
         wait_until(
-            lambda: any((home / "dev" / "data" / "wal").iterdir()), deadline_s=5, what="the log"
+            lambda: any((home / "dev" / "data" / "wal").iterdir()), deadline_s=20, what="the log"
         )
         found = {path: stat.S_IMODE(path.lstat().st_mode) for path in home.rglob("*")}
 

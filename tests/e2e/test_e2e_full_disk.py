@@ -76,18 +76,18 @@ def test_a_full_audit_disk_refuses_everything_until_there_is_room(tmp_path: Path
         # What is left of the last page is used up first.
         wait_until(
             lambda: _put(root, b"last" + b"." * 500) is not None,
-            deadline_s=5,
+            deadline_s=20,
             what="the disk to be full",
         )
         _everything_is_refused(fortress, root)
         wait_until(
-            lambda: _CANNOT in fortress.server.log.read_bytes(), deadline_s=5, what="a line of it"
+            lambda: _CANNOT in fortress.server.log.read_bytes(), deadline_s=20, what="a line of it"
         )
 
         disk.make_room()
-        wait_until(lambda: _put(root, b"after") is None, deadline_s=5, what="room to be found")
+        wait_until(lambda: _put(root, b"after") is None, deadline_s=20, what="room to be found")
         wait_until(
-            lambda: _CAN in fortress.server.log.read_bytes(), deadline_s=5, what="a line of it"
+            lambda: _CAN in fortress.server.log.read_bytes(), deadline_s=20, what="a line of it"
         )
 
         assert fortress.value(root, b"k") == b"after"
@@ -106,11 +106,13 @@ def test_an_audit_file_that_is_taken_away_is_missed(fortress: Fortress) -> None:
 
     newest.rename(aside)
     try:
-        wait_until(lambda: _put(root, b"last") == _UNRECORDED, deadline_s=5, what="it to be missed")
+        wait_until(
+            lambda: _put(root, b"last") == _UNRECORDED, deadline_s=20, what="it to be missed"
+        )
         _everything_is_refused(fortress, root)
     finally:
         aside.rename(newest)
-    wait_until(lambda: _put(root, b"after") is None, deadline_s=5, what="it to be found")
+    wait_until(lambda: _put(root, b"after") is None, deadline_s=20, what="it to be found")
 
     assert fortress.value(root, b"k") == b"after"
     assert fortress.verify().returncode == 0

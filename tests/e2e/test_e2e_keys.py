@@ -87,7 +87,7 @@ def test_everything_goes_under_a_new_key_and_the_old_one_is_destroyed(fortress: 
     assert b"run `kvsecure crypto reencrypt` first" in early.stderr
     said = _run(fortress, "reencrypt", "--rows-per-second=1000000")
     assert "nothing of tables and log is under a term before 2" in said
-    wait_until(lambda: set(rows_by_term(fortress.data)) == {2}, deadline_s=5, what="the rows")
+    wait_until(lambda: set(rows_by_term(fortress.data)) == {2}, deadline_s=20, what="the rows")
     assert set(segments_by_term(fortress.data, "wal")) == {2}
     assert set(segments_by_term(fortress.data, "audit")) == {1, 2}
 

@@ -146,7 +146,7 @@ def test_watches_see_their_own_tenant(two: _Two) -> None:
                 [last, last]
                 == [events[-1].kv.mod_revision for events in script.observed().events.values()]
             ),
-            deadline_s=5,
+            deadline_s=20,
             what="both watches to see the change",
         )
         seen = script.observed()

@@ -34,7 +34,7 @@ __all__ = ["CUT_S", "Busy", "Idle", "Rotating", "Slow", "Watching"]
 # A second, and as much again for a machine that has other things to do.
 CUT_S: Final = 2.0
 _PACE_S: Final = 0.01
-_NOTICE_S: Final = 5.0
+_NOTICE_S: Final = 20.0
 _CLOSED: Final = "closed without a word"
 
 

@@ -358,7 +358,7 @@ def test_watch_ends_with_its_connection(member: KvsecureServer, root: Gateway) -
         during = _open_watches(member)
 
     assert during == before + 1
-    wait_until(lambda: _open_watches(member) == before, deadline_s=5, what="the watcher to end")
+    wait_until(lambda: _open_watches(member) == before, deadline_s=20, what="the watcher to end")
 
 
 def _rss_bytes(member: KvsecureServer) -> int:
@@ -412,7 +412,7 @@ def test_requests_that_do_not_end_are_bounded_together(member: KvsecureServer) -
         with Gateway(member) as other:
             wait_until(
                 lambda: other.ask("/v3/kv/range", {"key": "A" * 2_000_000}).status == 429,
-                deadline_s=5,
+                deadline_s=20,
                 what="the bound to be reached",
             )
             assert other.ask("/health", b"", method="GET").status == 200
@@ -425,7 +425,7 @@ def test_requests_that_do_not_end_are_bounded_together(member: KvsecureServer) -
     with Gateway(member) as again:
         wait_until(
             lambda: again.ask("/v3/kv/range", {"key": "A" * 2_000_000}).status != 429,
-            deadline_s=5,
+            deadline_s=20,
             what="what was held to be let go",
         )
 

@@ -54,11 +54,11 @@ def test_everything_is_exchanged_while_clients_are_served(rotating: Rotating) ->
 
         # The server's certificate, then the authorities, then the lists.
         serial = rotating.show(second)
-        wait_until(lambda: rotating.shown(old) == serial, deadline_s=5, what="the new certificate")
+        wait_until(lambda: rotating.shown(old) == serial, deadline_s=20, what="the new certificate")
         busy.more(50)
         rotating.publish(_DAY, rotating.first, second)
         rotating.trust(rotating.first, second)
-        wait_until(lambda: not rotating.refusal(new), deadline_s=5, what="the new authority")
+        wait_until(lambda: not rotating.refusal(new), deadline_s=20, what="the new authority")
         busy.more(50)
 
         with rotating.client(new) as new_client, Busy(new_client, b"new") as new_busy:
@@ -108,11 +108,11 @@ def test_everything_is_exchanged_under_load(rotating: Rotating) -> None:
         revoked = start(lost, b"lost")
         lost_watch = Watching(lost_client, b"first-0")
         serial = rotating.show(second)
-        wait_until(lambda: rotating.shown(first) == serial, deadline_s=5, what="the certificate")
+        wait_until(lambda: rotating.shown(first) == serial, deadline_s=20, what="the certificate")
         new, _ = rotating.root(second)
         rotating.publish(_DAY, rotating.first, second)
         rotating.trust(rotating.first, second)
-        wait_until(lambda: not rotating.refusal(new), deadline_s=5, what="the new authority")
+        wait_until(lambda: not rotating.refusal(new), deadline_s=20, what="the new authority")
         kept += [start(new, b"second-%d" % number) for number in range(4)]
 
         # All of them run; everything is exchanged once more meanwhile, and one is revoked.
@@ -122,7 +122,9 @@ def test_everything_is_exchanged_under_load(rotating: Rotating) -> None:
             rotating.publish(_DAY, rotating.first, second)
             rotating.trust(second, rotating.first)
             wait_until(
-                lambda shown=serial: rotating.shown(new) == shown, deadline_s=5, what="the next one"
+                lambda shown=serial: rotating.shown(new) == shown,
+                deadline_s=20,
+                what="the next one",
             )
             time.sleep(0.5)
         rate = (sum(each.done for each in (*kept, revoked)) - done) / (time.monotonic() - began_s)
@@ -204,7 +206,9 @@ def test_replacement_that_is_half_written_changes_nothing(rotating: Rotating) ->
         assert old_key[100:120].decode() not in rotating.member.process.log().decode()
 
         serial = rotating.show(rotating.first)
-        wait_until(lambda: rotating.shown(pair) == serial, deadline_s=5, what="the new certificate")
+        wait_until(
+            lambda: rotating.shown(pair) == serial, deadline_s=20, what="the new certificate"
+        )
         # Some looks later it has still been taken up once.
         busy.more(120)
 
@@ -222,7 +226,7 @@ def test_broken_trust_changes_nothing(rotating: Rotating, name: str, content: by
     lost, serial = rotating.root()
     rotating.revoke(serial)
     rotating.publish(_DAY, rotating.first)
-    wait_until(lambda: rotating.refusal(lost), deadline_s=5, what="the revocation")
+    wait_until(lambda: rotating.refusal(lost), deadline_s=20, what="the revocation")
     path: Path = getattr(rotating, name)
 
     if content is None:
@@ -245,7 +249,7 @@ def test_list_that_is_overdue_lets_nobody_in(tmp_path: Path) -> None:
             busy.more(20)
 
             rotating.publish(_DAY, rotating.first)
-            wait_until(lambda: not rotating.refusal(pair), deadline_s=5, what="the new list")
+            wait_until(lambda: not rotating.refusal(pair), deadline_s=20, what="the new list")
 
             assert busy.failures == []
             assert rotating.records(client, "revocation-list-overdue")
@@ -286,7 +290,7 @@ def test_token_dies_with_the_certificate_that_it_is_bound_to(rotating: Rotating)
         client.kv.Range(kv_pb2.RangeRequest(key=b"k"))
         rotating.revoke(serial)
         rotating.publish(_DAY, rotating.first)
-        wait_until(lambda: rotating.refusal(lost), deadline_s=5, what="the revocation")
+        wait_until(lambda: rotating.refusal(lost), deadline_s=20, what="the revocation")
 
         with pytest.raises(grpc.RpcError) as own:
             client.kv.Range(kv_pb2.RangeRequest(key=b"k"))
@@ -327,7 +331,7 @@ def test_failed_handshakes_leave_nothing_open(rotating: Rotating, tmp_path: Path
             assert rotating.refusal(foreign) == "TLSV1_ALERT_UNKNOWN_CA"
         wait_until(
             lambda: len(list(descriptors.iterdir())) <= before + 1,
-            deadline_s=5,
+            deadline_s=20,
             what="descriptors to be closed",
         )
 

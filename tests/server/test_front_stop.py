@@ -193,7 +193,7 @@ def test_client_that_does_not_read_does_not_hold_the_member(member: KvsecureServ
                 peer.send(peer.request(2 * number + 1, fields, message(request)))
             wait_until(
                 lambda: member.process.is_running and root.kv.Range(_ANY).count == 0,
-                deadline_s=5,
+                deadline_s=20,
                 what="the member to be done with them",
             )
             _terminate(member)

@@ -62,7 +62,7 @@ def _is_turned_away(member: KvsecureServer, context: ssl.SSLContext, why: str) -
     status = _asks(member, context)
     wait_until(
         lambda: any(why in reason for reason in _reasons(member)[before:]),
-        deadline_s=5,
+        deadline_s=20,
         what=f"{why!r} in the log",
     )
     return status == ""
@@ -395,7 +395,7 @@ def test_handshake_that_hangs_is_closed(
             other.send(ping())
             assert other.frames_until(_is_answered)
 
-        wait_until(lambda: len(front.rejected) == 1, deadline_s=5, what="it to be counted")
+        wait_until(lambda: len(front.rejected) == 1, deadline_s=20, what="it to be counted")
         assert front.rejected[0].reason == "handshake timeout"
         assert front.statistics.handshake_failures == 1
 
@@ -405,7 +405,7 @@ def test_peer_that_leaves_within_its_handshake_is_counted(front_of: FrontOf) -> 
     with front_of(Bounds()) as front:
         SocketPeer(front.port).close()
 
-        wait_until(lambda: len(front.rejected) == 1, deadline_s=5, what="it to be counted")
+        wait_until(lambda: len(front.rejected) == 1, deadline_s=20, what="it to be counted")
 
 
 def test_connections_have_a_limit_with_handshakes(
@@ -420,7 +420,7 @@ def test_connections_have_a_limit_with_handshakes(
                 assert outside.read_all() == b""
             for peer in hanging:
                 peer.close()
-            wait_until(lambda: len(front.rejected) == 2, deadline_s=5, what="the room to be free")
+            wait_until(lambda: len(front.rejected) == 2, deadline_s=20, what="the room to be free")
             with SocketPeer(front.port, context) as late:
                 late.begin().send(ping())
                 assert late.frames_until(_is_answered)

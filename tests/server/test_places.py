@@ -143,7 +143,7 @@ def test_one_source_does_not_keep_another_out(tmp_path: Path) -> None:
             assert _is_served(other)
 
         first[0].close()
-        wait_until(lambda: front.connection_count == 2, deadline_s=5, what="the place to be free")
+        wait_until(lambda: front.connection_count == 2, deadline_s=20, what="the place to be free")
         with _from("127.0.0.2", front.port) as again:
             assert _is_served(again)
         for each in first:
@@ -194,7 +194,7 @@ def test_failed_handshakes_give_their_places_back(tls_front: Callable[[Bounds], 
                 sock.sendall(b"\x16\x03\x01\x00\x01x" if number % 2 else b"GET / HTTP/1.1\r\n\r\n")
             wait_until(
                 lambda count=number + 1: len(front.rejected) == count,
-                deadline_s=5,
+                deadline_s=20,
                 what="it to be rejected",
             )
 
@@ -211,7 +211,7 @@ def test_refusals_are_told_in_the_log_and_the_metrics(tmp_path: Path) -> None:
             with _from("127.0.0.9", member.port) as refused:
                 assert not _is_served(refused)
         wait_until(
-            lambda: _TOO_MANY in member.process.log(), deadline_s=5, what="a line in the log"
+            lambda: _TOO_MANY in member.process.log(), deadline_s=20, what="a line in the log"
         )
         held[0].close()
         with SocketPeer(member.port) as scraping:

@@ -41,12 +41,14 @@ type_publish = Callable[[Space, int, list[Event]], None]
 class Store:
     """All key spaces."""
 
-    def __init__(self, records: Records, publish: type_publish) -> None:
+    def __init__(self, records: Records, publish: type_publish, publish_each: type_publish) -> None:
         """Make an empty store.
 
         Args:
             records: Where records are.
-            publish: Told of every revision as it is written: space, revision, its events.
+            publish: Told of a revision as it is written: space, revision, its events.
+            publish_each: Told of several that have one event each: space, the first one, the
+                events.
         """
         self.records = records
         self.revision: int = REVISION_EMPTY
@@ -56,6 +58,7 @@ class Store:
         # Of tenants that are gone, until all of their records are given up.
         self._erasing: dict[TenantId, Space] = {}
         self._publish = publish
+        self._publish_each = publish_each
         # Rows of the state and index tables that the next flush writes besides records.
         self.rows: list[Row] = []
         self.slices: deque[Iterator[None]] = deque()
@@ -99,12 +102,13 @@ class Store:
 
     def put_each(self, space: Space, burst: PutBurst) -> None:
         """Carry out the puts of a burst, each in a revision of its own."""
-        records, publish, write, revision = self.records, self._publish, space.write, self.revision
-        for key, value in burst.puts:
-            revision += 1
-            event = write(records, key, value, 0, revision, 0)
-            self.revision = revision
-            publish(space, revision, [event])
+        records, write, before = self.records, space.write, self.revision
+        events = [
+            write(records, key, value, 0, revision, 0)
+            for revision, (key, value) in enumerate(burst.puts, before + 1)
+        ]
+        self.revision = before + len(events)
+        self._publish_each(space, before + 1, events)
 
     def put(self, space: Space, request: PutRequest) -> bytes:
         """Carry out a put; return its answer without the header.
