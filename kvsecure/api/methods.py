@@ -21,6 +21,7 @@ from kvsecure.api import (
     kv,
     lease,
     maintenance,
+    range_stream,
     reflection,
     snapshot,
     tenants,
@@ -115,6 +116,13 @@ _CRYPTO: Final = "/kvsecurepb.Crypto/"
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         _KV + "Range": _unary(kv_pb2.RangeRequest, kv.range_),
+        _KV + "RangeStream": Method(
+            kv_pb2.RangeRequest,
+            Shape.SERVER_STREAM,
+            None,
+            range_stream.range_stream,
+            Header.NONE,
+        ),
         _KV + "Put": _unary(kv_pb2.PutRequest, kv.put),
         _KV + "DeleteRange": _unary(kv_pb2.DeleteRangeRequest, kv.delete_range),
         _KV + "Txn": _unary(kv_pb2.TxnRequest, kv.txn),

@@ -438,12 +438,19 @@ class Gate:
 
     # --- streams --------------------------------------------------------------------------------
 
-    def admit_stream(self, asking: Asking, request: Message) -> Session | None:
+    def admit_stream(
+        self, asking: Asking, request: Message, result: bytes = b'"code":"OK"'
+    ) -> Session | None:
         """Decide and record the opening of a stream; return its session, or None if refused."""
         session = self._admit(asking, request)
         if session is not None:
-            self._records.read(session, request, b'"code":"OK"')
+            self._records.read(session, request, result)
         return session
+
+    def note_end(self, session: Session, request: Message, result: bytes) -> None:
+        """Record how a stream ended; `result` is as in the other records of reads."""
+        self._records.read(session, request, result)
+        self._schedule()
 
     def admit_work(self, asking: Asking, request: Message) -> Callable[[Code], None] | None:
         """Decide about work of a while.
