@@ -40,7 +40,7 @@ from kvsecure.proto import (
     tenant_pb2,
     watch_pb2,
 )
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = ["METHODS", "SERVICES", "Header", "Method", "Shape"]
 

@@ -13,7 +13,8 @@ from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.mvcc.walk import Chunk, Walk
 from kvsecure.model.errors import Code, Failure, Refused
 from kvsecure.proto.kv_pb2 import RangeRequest
-from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.asking import Asking
+from kvsecure.security.gate import Gate
 from kvsecure.security.session import Session
 
 __all__ = ["RangeFeed", "open_range"]
