@@ -399,6 +399,8 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         lease_pb2.LeaseKeepAliveRequest: Rule(_lease_write, {"ID": _L}),
         lease_pb2.LeaseTimeToLiveRequest: Rule(_lease_read, {"ID": _L, "keys": _P}),
         lease_pb2.LeaseLeasesRequest: Rule(_lease_list, {}),
+        # Of the member itself; nobody can send it.
+        lease_pb2.LeaseCheckpointRequest: Rule(_nobody, {"checkpoints": _O}),
         # users and roles
         auth_pb2.AuthEnableRequest: Rule(_admin, {}),
         auth_pb2.AuthDisableRequest: Rule(_admin, {}),
@@ -480,6 +482,7 @@ PARTS: Final[Mapping[type[Message], Mapping[str, Meaning]]] = MappingProxyType(
     {
         authstore_pb2.Permission: {"permType": _O, "key": _K, "range_end": _K},
         authstore_pb2.UserAddOptions: {"no_password": _O},
+        lease_pb2.LeaseCheckpoint: {"ID": _L, "remaining_TTL": _O},
         reflection_pb2.ExtensionRequest: {"containing_type": _O, "extension_number": _O},
     }
 )

@@ -24,7 +24,7 @@ from kvsecure.proto.auth_pb2 import (
     AuthUserChangePasswordRequest,
 )
 from kvsecure.proto.authstore_pb2 import UserAddOptions
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = [
     "authenticate",

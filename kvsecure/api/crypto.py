@@ -16,7 +16,7 @@ from kvsecure.proto.crypto_pb2 import (
     CryptoRotateRequest,
     CryptoStatusRequest,
 )
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = ["reencrypt", "retire", "rotate", "status"]
 

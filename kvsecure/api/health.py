@@ -11,7 +11,7 @@ from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = ["check", "watch"]
 

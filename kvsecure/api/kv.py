@@ -18,8 +18,8 @@ from kvsecure.proto.kv_pb2 import (
     RangeRequest,
     TxnRequest,
 )
+from kvsecure.security.asking import Asking
 from kvsecure.security.bursts import Getting, Putting
-from kvsecure.security.gate import Asking
 
 __all__ = ["compact", "delete_range", "gets", "put", "puts", "range_", "txn"]
 

@@ -9,6 +9,8 @@ from typing import final
 
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.api.shape import check_lease_ttl
+from kvsecure.model.answer import Answer
+from kvsecure.model.errors import Refused
 from kvsecure.proto.lease_pb2 import (
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
@@ -16,7 +18,7 @@ from kvsecure.proto.lease_pb2 import (
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
 )
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = ["grant", "keep_alive", "leases", "revoke", "time_to_live"]
 
@@ -55,19 +57,42 @@ def keep_alive(services: Services, call: StreamCall) -> Receiver:
 class _KeepAlive:
     """A keep-alive stream."""
 
-    __slots__ = ("_call", "_services")
+    __slots__ = ("_call", "_is_ending", "_services", "_unanswered", "peer", "token")
 
     def __init__(self, services: Services, call: StreamCall) -> None:
         self._services = services
         self._call = call
+        self._unanswered = 0
+        # Whether no more messages come.
+        self._is_ending = False
+        self.peer = call.peer
+        self.token = call.token
 
     def received(self, message: LeaseKeepAliveRequest) -> None:
         """Renew one lease."""
-        self._services.gate.keep_alive(self._call, message)
+        self._unanswered += 1
+        self._services.gate.keep_alive(self, message)
 
     def half_closed(self) -> None:
-        """Every message has been answered."""
-        self._call.finish()
+        """End once every message has been answered."""
+        self._is_ending = True
+        self._end()
+
+    # As who asks the gate, for each message.
+
+    def succeed(self, answer: Answer) -> None:
+        """Answer one message."""
+        self._unanswered -= 1
+        self._call.succeed(answer)
+        self._end()
+
+    def fail(self, refused: Refused) -> None:
+        """End the stream with a refusal."""
+        self._call.fail(refused)
+
+    def _end(self) -> None:
+        if self._is_ending and not self._unanswered:
+            self._call.finish()
 
     def drained(self) -> None:
         """Answers are never held back."""

@@ -12,7 +12,7 @@ from kvsecure.proto.maintenance_pb2 import (
     HashRequest,
     MoveLeaderRequest,
 )
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = ["defragment", "downgrade", "hash_", "hash_kv", "move_leader"]
 

@@ -21,6 +21,7 @@ from kvsecure.api import (
     kv,
     lease,
     maintenance,
+    range_stream,
     reflection,
     snapshot,
     tenants,
@@ -39,7 +40,7 @@ from kvsecure.proto import (
     tenant_pb2,
     watch_pb2,
 )
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 
 __all__ = ["METHODS", "SERVICES", "Header", "Method", "Shape"]
 
@@ -115,6 +116,13 @@ _CRYPTO: Final = "/kvsecurepb.Crypto/"
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         _KV + "Range": _unary(kv_pb2.RangeRequest, kv.range_),
+        _KV + "RangeStream": Method(
+            kv_pb2.RangeRequest,
+            Shape.SERVER_STREAM,
+            None,
+            range_stream.range_stream,
+            Header.NONE,
+        ),
         _KV + "Put": _unary(kv_pb2.PutRequest, kv.put),
         _KV + "DeleteRange": _unary(kv_pb2.DeleteRangeRequest, kv.delete_range),
         _KV + "Txn": _unary(kv_pb2.TxnRequest, kv.txn),

@@ -11,8 +11,9 @@ from typing import Any, Protocol, final
 from google.protobuf.message import Message
 
 from kvsecure.model.errors import Refused
+from kvsecure.security.asking import Asking
 from kvsecure.security.feeds import Feeds
-from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.gate import Gate
 from kvsecure.security.upkeep import Upkeep
 
 __all__ = ["KeyCare", "Receiver", "Services", "StreamCall"]

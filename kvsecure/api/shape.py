@@ -33,6 +33,7 @@ __all__ = [
     "check_permission",
     "check_put",
     "check_range",
+    "check_range_stream",
     "check_tenant_name",
     "check_txn",
 ]
@@ -59,6 +60,24 @@ def check_range(request: RangeRequest) -> None:
         request.sort_order not in _SORT_ORDERS or request.sort_target not in _SORT_TARGETS
     ):
         raise Refused(Failure.INVALID_SORT_OPTION)
+
+
+def check_range_stream(request: RangeRequest) -> None:
+    """Check a range that is to be answered in chunks.
+
+    Raises:
+        Refused: It cannot be answered, or not in the order in which it is read.
+    """
+    check_range(request)
+    if request.sort_order or request.sort_target:
+        raise Refused(Failure.STREAM_SORT_ORDER)
+    if (
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    ):
+        raise Refused(Failure.STREAM_FILTERS)
 
 
 def check_put(request: PutRequest) -> None:

@@ -14,7 +14,7 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import AUDIT_TAIL_RECORDS_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto.tenant_pb2 import AuditTailRequest, AuditTailResponse, TenantAddRequest
-from kvsecure.security.gate import Asking
+from kvsecure.security.asking import Asking
 from kvsecure.security.session import Session
 
 __all__ = ["audit_tail", "tenant_add"]

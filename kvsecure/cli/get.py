@@ -82,6 +82,11 @@ def get(
         reading=Reading.SERIALIZABLE if serializable else Reading.LINEARIZABLE,
     )
     with invocation.client(f"read {described(*keys)}") as client:
+        if _comes_in_parts(operation, form):
+            # Nothing but one part of it is held, however much there is.
+            for part in client.kv.read_parts(operation):
+                _print(part, operation, form)
+            return
         found = client.kv.read(operation)
     _print(found, operation, form)
     if keys.is_one and not count_only and not found.kvs:
@@ -98,6 +103,16 @@ def _order(sort_by: str | None, order: str | None) -> Order:
     if order == "desc":
         return Order.DESCEND
     return Order.ASCEND if order or sort_by else Order.NONE
+
+
+def _comes_in_parts(operation: Range, form: Format) -> bool:
+    """Tell whether what was read can be printed before all of it is there."""
+    if operation.keys.is_one or operation.fetch is Fetch.COUNT or operation.order is not Order.NONE:
+        return False
+    if operation.fetch is Fetch.KEYS:
+        return form is not Format.JSON
+    lines = form is Format.AUTO and not stdout_is_terminal()
+    return lines or form in {Format.LINES, Format.VALUE}
 
 
 def _print(found: Found, operation: Range, form: Format) -> None:

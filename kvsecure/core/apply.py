@@ -211,7 +211,7 @@ def _lease_grant(context: _Context, command: lease_pb2.LeaseGrantRequest) -> Ans
     if lease in leases:
         raise Refused(Failure.LEASE_EXISTS)
     leases.grant(lease, command.TTL, context.now_ns)
-    context.state.touch_lease(context.tenant_id, lease, command.TTL)
+    context.state.touch_lease(context.tenant_id, lease, command.TTL, 0)
     return context.answer(varint_field(b"\x10", command.ID) + varint_field(b"\x18", command.TTL))
 
 
@@ -222,8 +222,20 @@ def _lease_revoke(context: _Context, command: lease_pb2.LeaseRevokeRequest) -> A
     if lease not in leases:
         raise Refused(Failure.LEASE_NOT_FOUND)
     keys = leases.revoke(lease)
-    context.state.touch_lease(context.tenant_id, lease, None)
+    context.state.forget_lease(context.tenant_id, lease)
     context.state.store.delete_keys(context.space, keys)
+    return context.answer()
+
+
+def _lease_checkpoint(context: _Context, command: lease_pb2.LeaseCheckpointRequest) -> Answer:
+    leases = context.space.leases
+    for each in command.checkpoints:
+        lease = LeaseId(each.ID)
+        ttl_s = leases.checkpoint(lease, each.remaining_TTL)
+        # It may have been revoked meanwhile.
+        if ttl_s:
+            remaining_s = leases.remaining_s(lease)
+            context.state.touch_lease(context.tenant_id, lease, ttl_s, remaining_s)
     return context.answer()
 
 
@@ -398,6 +410,7 @@ _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProx
         kv_pb2.CompactionRequest: _compact,
         lease_pb2.LeaseGrantRequest: _lease_grant,
         lease_pb2.LeaseRevokeRequest: _lease_revoke,
+        lease_pb2.LeaseCheckpointRequest: _lease_checkpoint,
         auth_pb2.AuthEnableRequest: _auth_enable,
         auth_pb2.AuthDisableRequest: _auth_disable,
         auth_pb2.AuthUserAddRequest: _user_add,

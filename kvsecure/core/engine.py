@@ -176,6 +176,10 @@ class Engine:
         self.every(_SWEEP_S, self._sweep)
         self._tick()
         await self._started.wait()
+        # What was read back and replayed lived on another clock.
+        now_ns = self._now_ns()
+        for space in self.state.store.spaces():
+            space.leases.restart(now_ns)
 
     @property
     def state(self) -> State:

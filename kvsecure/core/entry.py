@@ -34,6 +34,8 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         5: state_pb2.PutBurst,
         10: lease_pb2.LeaseGrantRequest,
         11: lease_pb2.LeaseRevokeRequest,
+        # Of the member itself.
+        12: lease_pb2.LeaseCheckpointRequest,
         20: auth_pb2.AuthEnableRequest,
         21: auth_pb2.AuthDisableRequest,
         22: auth_pb2.AuthUserAddRequest,

@@ -67,10 +67,14 @@ class State:
         """Note that a role has changed, or is gone."""
         self._note(_ROLE + _u32(tenant.id) + _u32(role.id), None if gone else role)
 
-    def touch_lease(self, tenant: TenantId, lease: LeaseId, ttl_s: int | None) -> None:
-        """Note that a lease was granted with this TTL, or is gone."""
-        key = _LEASE + _u32(tenant) + (lease & (1 << 64) - 1).to_bytes(8, "big")
-        self._note(key, None if ttl_s is None else state_pb2.Lease(id=lease, ttl_s=ttl_s))
+    def touch_lease(self, tenant: TenantId, lease: LeaseId, ttl_s: int, remaining_s: int) -> None:
+        """Note what is known of a lease: its TTL, and what its checkpoint says, 0 if nothing."""
+        record = state_pb2.Lease(id=lease, ttl_s=ttl_s, remaining_s=remaining_s)
+        self._note(_lease_key(tenant, lease), record)
+
+    def forget_lease(self, tenant: TenantId, lease: LeaseId) -> None:
+        """Note that a lease is gone."""
+        self._note(_lease_key(tenant, lease), None)
 
     def touch_alarm(self, member: int, alarm: int, *, raised: bool) -> None:
         """Note that an alarm was raised or cleared."""
@@ -86,7 +90,7 @@ class State:
         for role in tenant.roles.values():
             self.touch_role(tenant, role, gone=True)
         for lease in self.store.space(tenant.id).leases.by_expiry():
-            self.touch_lease(tenant.id, lease, None)
+            self.forget_lease(tenant.id, lease)
 
     def is_raised(self, alarm: int) -> bool:
         """Tell whether any member has raised an alarm."""
@@ -159,7 +163,7 @@ class State:
             for key, value in by_kind.pop(_LEASE, []):
                 lease = state_pb2.Lease.FromString(value)
                 space = self.store.space(TenantId(int.from_bytes(key[1:5], "big")))
-                space.leases.grant(LeaseId(lease.id), lease.ttl_s, now_ns)
+                space.leases.load(LeaseId(lease.id), lease.ttl_s, lease.remaining_s, now_ns)
             for _, value in by_kind.pop(_ALARM, []):
                 alarm = state_pb2.Alarm.FromString(value)
                 self.alarms.add((alarm.member_id, alarm.alarm))
@@ -205,6 +209,10 @@ def alarm_list(state: State, member: int, alarm: int) -> list[maintenance_pb2.Al
         for who, kind in sorted(state.alarms)
         if member in (0, who) and alarm in (maintenance_pb2.NONE, kind)
     ]
+
+
+def _lease_key(tenant: TenantId, lease: LeaseId) -> bytes:
+    return _LEASE + _u32(tenant) + (lease & (1 << 64) - 1).to_bytes(8, "big")
 
 
 def _u32(number: int) -> bytes:

@@ -49,6 +49,11 @@ class Failure(Enum):
         Code.INVALID_ARGUMENT,
         "etcdserver: invalid client api version",
     )
+    STREAM_SORT_ORDER = (
+        Code.UNIMPLEMENTED,
+        "RangeStream does not support custom sort orders",
+    )
+    STREAM_FILTERS = (Code.UNIMPLEMENTED, "RangeStream does not support revision filters")
     INVALID_SORT_OPTION = (Code.INVALID_ARGUMENT, "etcdserver: invalid sort option")
     COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
     FUTURE_REVISION = (
@@ -92,6 +97,10 @@ class Failure(Enum):
         "etcdserver: authentication is not enabled",
     )
     INVALID_AUTH_TOKEN = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+    AUTH_OLD_REVISION = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: revision of auth store is old",
+    )
     INVALID_AUTH_MANAGEMENT = (
         Code.INVALID_ARGUMENT,
         "etcdserver: invalid auth management",

@@ -21,7 +21,11 @@ __all__ = [
     "HANDSHAKES_PER_LOCAL_SOURCE_MAX",
     "HANDSHAKES_PER_SOURCE_MAX",
     "HEADER_LIST_BYTES_MAX",
+    "LEASE_CHECKPOINTS_MAX",
+    "LEASE_CHECKPOINT_BATCHES_MAX",
+    "LEASE_CHECKPOINT_EVERY_S",
     "LEASE_EXPIRY_BATCH_MAX",
+    "LEASE_EXPIRY_RETRY_S",
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
     "PASSWORD_BYTES_MAX",
@@ -69,6 +73,12 @@ LEASE_TTL_S_MIN: Final = 2
 LEASE_TTL_S_MAX: Final = 9_000_000_000
 # etcd revokes at most 1,000 leases a second, in two scans.
 LEASE_EXPIRY_BATCH_MAX: Final = 500
+LEASE_EXPIRY_RETRY_S: Final = 3
+# etcd's: how often it is noted how long a lease has to live, and for how many at once.
+LEASE_CHECKPOINT_EVERY_S: Final = 300
+LEASE_CHECKPOINTS_MAX: Final = 1_000
+# Of each scan: 8,000 leases a second are noted, each batch in a millisecond or two.
+LEASE_CHECKPOINT_BATCHES_MAX: Final = 4
 
 # --- names and passwords ------------------------------------------------------------------------
 AUTH_NAME_BYTES_MAX: Final = 256

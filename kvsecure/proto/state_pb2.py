@@ -26,7 +26,7 @@ from kvsecure.proto import authstore_pb2 as kvsecure_dot_proto_dot_authstore__pb
 from kvsecure.proto import kv_pb2 as kvsecure_dot_proto_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvsecure/proto/state.proto\x12\x0ekvsecure.state\x1a\x1ekvsecure/proto/authstore.proto\x1a\x17kvsecure/proto/kv.proto\"\x92\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x61uth_enabled\x18\x03 \x01(\x08\x12\x15\n\rauth_revision\x18\x04 \x01(\x04\x12\x14\n\x0cnext_user_id\x18\x05 \x01(\r\x12\x14\n\x0cnext_role_id\x18\x06 \x01(\r\x12\x15\n\rsession_epoch\x18\x07 \x01(\x04\"r\n\x04User\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rpassword_hash\x18\x03 \x01(\t\x12\x13\n\x0bno_password\x18\x04 \x01(\x08\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x15\n\rsession_epoch\x18\x06 \x01(\x04\"I\n\x04Role\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x0bpermissions\x18\x03 \x03(\x0b\x32\x12.authpb.Permission\"\"\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\x03\x12\r\n\x05ttl_s\x18\x02 \x01(\x03\"\x91\x01\n\x07\x41pplied\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x04 \x01(\x03\x12\x16\n\x0enext_tenant_id\x18\x05 \x01(\r\x12\x11\n\taudit_seq\x18\x06 \x01(\x04\x12\x12\n\naudit_hash\x18\x07 \x01(\x0c\")\n\x05\x41larm\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\r\n\x05\x61larm\x18\x02 \x01(\x05\"C\n\x0fVerifierUpgrade\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08old_hash\x18\x02 \x01(\t\x12\x10\n\x08new_hash\x18\x03 \x01(\t\"2\n\x08PutBurst\x12&\n\x04puts\x18\x01 \x03(\x0b\x32\x18.etcdserverpb.PutRequestb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvsecure/proto/state.proto\x12\x0ekvsecure.state\x1a\x1ekvsecure/proto/authstore.proto\x1a\x17kvsecure/proto/kv.proto\"\x92\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x61uth_enabled\x18\x03 \x01(\x08\x12\x15\n\rauth_revision\x18\x04 \x01(\x04\x12\x14\n\x0cnext_user_id\x18\x05 \x01(\r\x12\x14\n\x0cnext_role_id\x18\x06 \x01(\r\x12\x15\n\rsession_epoch\x18\x07 \x01(\x04\"r\n\x04User\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rpassword_hash\x18\x03 \x01(\t\x12\x13\n\x0bno_password\x18\x04 \x01(\x08\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x15\n\rsession_epoch\x18\x06 \x01(\x04\"I\n\x04Role\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x0bpermissions\x18\x03 \x03(\x0b\x32\x12.authpb.Permission\"7\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\x03\x12\r\n\x05ttl_s\x18\x02 \x01(\x03\x12\x13\n\x0bremaining_s\x18\x03 \x01(\x03\"\x91\x01\n\x07\x41pplied\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x04 \x01(\x03\x12\x16\n\x0enext_tenant_id\x18\x05 \x01(\r\x12\x11\n\taudit_seq\x18\x06 \x01(\x04\x12\x12\n\naudit_hash\x18\x07 \x01(\x0c\")\n\x05\x41larm\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\r\n\x05\x61larm\x18\x02 \x01(\x05\"C\n\x0fVerifierUpgrade\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08old_hash\x18\x02 \x01(\t\x12\x10\n\x08new_hash\x18\x03 \x01(\t\"2\n\x08PutBurst\x12&\n\x04puts\x18\x01 \x03(\x0b\x32\x18.etcdserverpb.PutRequestb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,13 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLE']._serialized_start=368
   _globals['_ROLE']._serialized_end=441
   _globals['_LEASE']._serialized_start=443
-  _globals['_LEASE']._serialized_end=477
-  _globals['_APPLIED']._serialized_start=480
-  _globals['_APPLIED']._serialized_end=625
-  _globals['_ALARM']._serialized_start=627
-  _globals['_ALARM']._serialized_end=668
-  _globals['_VERIFIERUPGRADE']._serialized_start=670
-  _globals['_VERIFIERUPGRADE']._serialized_end=737
-  _globals['_PUTBURST']._serialized_start=739
-  _globals['_PUTBURST']._serialized_end=789
+  _globals['_LEASE']._serialized_end=498
+  _globals['_APPLIED']._serialized_start=501
+  _globals['_APPLIED']._serialized_end=646
+  _globals['_ALARM']._serialized_start=648
+  _globals['_ALARM']._serialized_end=689
+  _globals['_VERIFIERUPGRADE']._serialized_start=691
+  _globals['_VERIFIERUPGRADE']._serialized_end=758
+  _globals['_PUTBURST']._serialized_start=760
+  _globals['_PUTBURST']._serialized_end=810
 # @@protoc_insertion_point(module_scope)

@@ -53,12 +53,14 @@ class Role(_message.Message):
     def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., permissions: _Optional[_Iterable[_Union[_authstore_pb2.Permission, _Mapping]]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("id", "ttl_s")
+    __slots__ = ("id", "ttl_s", "remaining_s")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
     id: int
     ttl_s: int
-    def __init__(self, id: _Optional[int] = ..., ttl_s: _Optional[int] = ...) -> None: ...
+    remaining_s: int
+    def __init__(self, id: _Optional[int] = ..., ttl_s: _Optional[int] = ..., remaining_s: _Optional[int] = ...) -> None: ...
 
 class Applied(_message.Message):
     __slots__ = ("index", "term", "revision", "compact_revision", "next_tenant_id", "audit_seq", "audit_hash")

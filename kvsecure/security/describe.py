@@ -135,6 +135,9 @@ class _Scribe:
                 shown[f"{name}_given"] = True
             elif meaning is Meaning.NESTED:
                 self._nested(shown, name, content)
+            elif field.message_type is not None and field.is_repeated:
+                # Only of the member itself: none of a client's requests has parts by the dozen.
+                shown[f"{name}_count"] = len(content)
             elif isinstance(content, Message):
                 self._add(shown, f"{name}_", content, PARTS.get(type(content), {}))
             else:

@@ -15,7 +15,8 @@ from kvsecure.core.watch import Batch, Filters, Watcher
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.keys import FROM_KEY, span_of
 from kvsecure.proto.watch_pb2 import WatchCreateRequest
-from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.asking import Asking
+from kvsecure.security.gate import Gate
 from kvsecure.security.session import Peer, Session
 
 __all__ = ["Compacted", "Ended", "Feed", "Feeds"]

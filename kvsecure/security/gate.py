@@ -15,7 +15,7 @@ Keeps: nothing is proposed before its intent record is on its way to the disk, a
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, cast, final
+from typing import Final, cast, final
 
 from google.protobuf.message import Message
 
@@ -30,8 +30,8 @@ from kvsecure.model.answer import Answer
 from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Broken, Code, Failure, Refused
-from kvsecure.model.ids import SYSTEM_TENANT, LeaseId, TenantId
-from kvsecure.model.limits import AUTH_NAME_BYTES_MAX, LEASE_EXPIRY_BATCH_MAX
+from kvsecure.model.ids import SYSTEM_TENANT, TenantId
+from kvsecure.model.limits import AUTH_NAME_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto import (
     auth_pb2,
@@ -42,34 +42,21 @@ from kvsecure.proto import (
     state_pb2,
     tenant_pb2,
 )
+from kvsecure.security.asking import Asking
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.bursts import Bursts
 from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
+from kvsecure.security.lease_care import LeaseCare
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
 from kvsecure.security.room import is_too_much, missing_alarm
 from kvsecure.security.session import Peer, Session
 from kvsecure.telemetry.log import log
 
-__all__ = ["Asking", "Gate"]
+__all__ = ["Gate"]
 
 _log: Final = log("gate")
-
-
-class Asking(Protocol):
-    """One request, as far as the gate needs to know it."""
-
-    peer: Peer
-    token: bytes
-
-    def succeed(self, answer: Answer) -> None:
-        """Answer; called once, unless `fail` is."""
-        ...
-
-    def fail(self, refused: Refused) -> None:
-        """Refuse; called once, unless `succeed` is."""
-        ...
 
 
 # What is remembered of a command until it is finished: who asks (nobody, where the member does),
@@ -105,11 +92,10 @@ class Gate:
         self.passwords = passwords
         self._now_ns = now_ns
         # Plain counts for whoever shows them.
-        self.leases_renewed = 0
-        self.leases_expired = 0
         self.auth_failures: dict[str, int] = {}
         self._engine: Engine
         self.bursts: Bursts
+        self.leases: LeaseCare
         self._schedule: Callable[[], None]
         self._records = Recorder(audit, now_ns)
 
@@ -123,6 +109,9 @@ class Gate:
             engine=engine,
             check_room=self._check_room,
             now_ns=self._now_ns,
+        )
+        self.leases = LeaseCare(
+            engine=engine, records=self._records, submit=self.submit_system, now_ns=self._now_ns
         )
 
     def schedule(self) -> None:
@@ -159,11 +148,18 @@ class Gate:
             proposal.done = True
             self.finished(proposal, refused)
 
-    def submit_system(self, tenant: TenantId, command: Message) -> None:
+    def submit_system(
+        self, tenant: TenantId, command: Message, asking: Asking | None = None
+    ) -> None:
         """Take a command of the member itself through the log.
 
+        Args:
+            tenant: Whose state it changes.
+            command: The command.
+            asking: Who waits for it; the decision about that is not made here.
+
         Raises:
-            Refused: It was not taken.
+            Refused: It was not taken; who waits for it has been told as well.
         """
         caller = Caller(tenant, Origin.SYSTEM, "", 0)
         now_ns = self._now_ns()
@@ -173,7 +169,7 @@ class Gate:
             op=describe_fields(command),
             tenant=self._name_of(tenant),
         )
-        in_flight: type_in_flight = (None, self._records.system_outcome, intent)
+        in_flight: type_in_flight = (asking, self._records.system_outcome, intent)
         entry = encode(type(command), envelope(caller), command.SerializeToString())
         proposal = Proposal(entry, caller, command, now_ns, in_flight)
         try:
@@ -182,17 +178,6 @@ class Gate:
             proposal.done = True
             self.finished(proposal, refused)
             raise
-
-    def expire_leases(self) -> None:
-        """Revoke the leases whose time is over; the engine calls this now and then."""
-        if not self._engine.can_read():
-            return
-        now_ns = self._now_ns()
-        for space in list(self._engine.state.store.spaces()):
-            for lease in space.leases.expired(now_ns, LEASE_EXPIRY_BATCH_MAX):
-                with contextlib.suppress(Refused):
-                    self.submit_system(space.tenant, lease_pb2.LeaseRevokeRequest(ID=lease))
-                    self.leases_expired += 1
 
     def compact_by_itself(self, revision: int) -> None:
         """Compact because it is time to."""
@@ -343,19 +328,14 @@ class Gate:
         asking.succeed(Answer(revision, answer.SerializeToString()))
 
     def keep_alive(self, asking: Asking, request: lease_pb2.LeaseKeepAliveRequest) -> None:
-        """Renew a lease; it lives on this member's clock, so nothing goes through the log."""
+        """Renew a lease."""
         if not self._engine.can_read():
             self._engine.when_readable(lambda: self.keep_alive(asking, request))
             return
         session = self._admit(asking, request)
         if session is None:
             return
-        revision = self._engine.state.store.revision
-        ttl_s = session.space.leases.renew(LeaseId(request.ID), self._now_ns())
-        self.leases_renewed += ttl_s > 0
-        body = lease_pb2.LeaseKeepAliveResponse(ID=request.ID, TTL=ttl_s).SerializeToString()
-        self._records.read(session, request, b'"code":"OK","rev":%d' % revision)
-        asking.succeed(Answer(revision, body))
+        self.leases.keep_alive(asking, session, request)
 
     # --- passwords ------------------------------------------------------------------------------
 
@@ -438,12 +418,19 @@ class Gate:
 
     # --- streams --------------------------------------------------------------------------------
 
-    def admit_stream(self, asking: Asking, request: Message) -> Session | None:
+    def admit_stream(
+        self, asking: Asking, request: Message, result: bytes = b'"code":"OK"'
+    ) -> Session | None:
         """Decide and record the opening of a stream; return its session, or None if refused."""
         session = self._admit(asking, request)
         if session is not None:
-            self._records.read(session, request, b'"code":"OK"')
+            self._records.read(session, request, result)
         return session
+
+    def note_end(self, session: Session, request: Message, result: bytes) -> None:
+        """Record how a stream ended; `result` is as in the other records of reads."""
+        self._records.read(session, request, result)
+        self._schedule()
 
     def admit_work(self, asking: Asking, request: Message) -> Callable[[Code], None] | None:
         """Decide about work of a while.
@@ -521,8 +508,7 @@ class Gate:
         command = proposal.command
         tenant = self._engine.state.accounts.tenant(proposal.caller.tenant)
         if isinstance(command, lease_pb2.LeaseRevokeRequest) and tenant is not None:
-            leases = self._engine.state.store.space(tenant.id).leases
-            leases.remind(LeaseId(command.ID), self._now_ns())
+            self.leases.remind(tenant.id, command)
 
     def _admit(self, asking: Asking, request: Message) -> Session | None:
         """Identify and decide; a refusal is recorded and answered here."""

@@ -20,7 +20,8 @@ from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Code, Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT
 from kvsecure.proto import maintenance_pb2
-from kvsecure.security.gate import Asking, Gate
+from kvsecure.security.asking import Asking
+from kvsecure.security.gate import Gate
 from kvsecure.telemetry.log import log
 
 __all__ = ["Upkeep"]

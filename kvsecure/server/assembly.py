@@ -321,7 +321,7 @@ def _add_periodic_work(
                 turn.schedule()
 
     def expire() -> None:
-        gate.expire_leases()
+        gate.leases.scan()
         turn.schedule()
 
     engine.every(_LEASE_SCAN_S, expire)

@@ -228,6 +228,7 @@ _ACCOUNT_ROWS: Final = (
     # The member makes it by itself.
     _no(CLUSTER_ROOT, state_pb2.VerifierUpgrade(user="root"), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.PutBurst(), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, lease_pb2.LeaseCheckpointRequest(), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
@@ -248,7 +249,12 @@ _NEVER_DENIED: Final = frozenset(
     }
 )
 _NEVER_ALLOWED: Final = frozenset(
-    {watch_pb2.WatchRequest, state_pb2.PutBurst, state_pb2.VerifierUpgrade}
+    {
+        watch_pb2.WatchRequest,
+        lease_pb2.LeaseCheckpointRequest,
+        state_pb2.PutBurst,
+        state_pb2.VerifierUpgrade,
+    }
 )
 
 

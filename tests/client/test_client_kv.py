@@ -277,3 +277,29 @@ def test_compaction_ends_history(root: Client, prefix: bytes) -> None:
     with pytest.raises(ClientError) as refused:
         root.kv.get(prefix, revision=past)
     assert refused.value.failure is Failure.COMPACTED
+
+
+@pytest.mark.parametrize("limit", [0, 25, 40, 41])
+def test_parts_together_are_the_whole(root: Client, prefix: bytes, limit: int) -> None:
+    """A range that is read in parts is the same range, also where a server knows no parts."""
+    for start in (0, 20):
+        puts = tuple(
+            Put(key=prefix + b"%02d" % number, value=b"v") for number in range(start, start + 20)
+        )
+        root.kv.txn(then=puts)
+    operation = Range(keys=Keys.prefix(prefix), limit=limit)
+
+    parts = list(root.kv.read_parts(operation))
+    whole = root.kv.read(operation)
+
+    assert tuple(kv for part in parts for kv in part.kvs) == whole.kvs
+    assert (parts[-1].count, parts[-1].more) == (whole.count, whole.more)
+    assert parts[-1].header == whole.header
+
+
+def test_refused_parts_carry_the_catalogue(root: Client) -> None:
+    """A range in parts is refused as the whole one is."""
+    with pytest.raises(ClientError) as refused:
+        list(root.kv.read_parts(Range(keys=Keys.one(b"k"), revision=1_000_000)))
+
+    assert refused.value.failure is Failure.FUTURE_REVISION

@@ -7,8 +7,9 @@ Never: knows how tables store anything; a subclass may bring the real ones.
 import contextlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import pytest
 from core import requests
 from core.mvcc_model import DumbStore, Said
 from core.stored_tables import MemoryTables, StoredTables, reload
@@ -20,6 +21,7 @@ from kvsecure.core.apply import apply
 from kvsecure.core.entry import decode, encode, encode_puts, envelope
 from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
+from kvsecure.core.mvcc.walk import Walk
 from kvsecure.core.state import State
 from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.caller import Caller, Origin
@@ -74,6 +76,15 @@ def _plain(place: bytes) -> tuple[int, int, bool]:
     return main_of(place), sub, is_tombstone(place)
 
 
+class _Walking(NamedTuple):
+    """A walk that has begun, what it has given, and what it has to give in all."""
+
+    tenant: int
+    walk: Walk
+    bodies: list[bytes]
+    expected: Said
+
+
 class StoreMachine(RuleBasedStateMachine):
     """One state over tables in memory."""
 
@@ -84,6 +95,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = DumbStore()
         self.log: list[bytes] = []
         self.in_flight: bytes | None = None
+        self.walks: list[_Walking] = []
 
     def make_tables(self) -> StoredTables:
         """Make empty tables."""
@@ -157,6 +169,56 @@ class StoreMachine(RuleBasedStateMachine):
             for request in asked:
                 assert self._range(tenant, request) == self.model.range(tenant, request)
 
+    @rule(tenant=_TENANTS, asked=requests.ranges(), bytes_max=st.sampled_from((1, 60, 10_000)))
+    def open_walk(self, tenant: int, asked: kv_pb2.RangeRequest, bytes_max: int) -> None:
+        """Begin to read a range in chunks; it has to be what is there now."""
+        if tenant not in self.model.spaces:
+            return
+        request = kv_pb2.RangeRequest(
+            key=asked.key,
+            range_end=asked.range_end,
+            revision=asked.revision,
+            limit=asked.limit,
+            keys_only=asked.keys_only,
+            count_only=asked.count_only,
+        )
+        expected = self.model.range(tenant, request)
+        space = self.state.store.space(TenantId(tenant))
+        if isinstance(expected, Failure):
+            with pytest.raises(Refused) as raised:
+                self.state.store.walk(space, request, bytes_max)
+            assert raised.value.failure is expected
+        else:
+            walk = self.state.store.walk(space, request, bytes_max)
+            self.walks.append(_Walking(tenant, walk, [], expected))
+
+    @rule(count=st.integers(1, 4))
+    def walk_on(self, count: int) -> None:
+        """Go on with every range that is read in chunks."""
+        for each in list(self.walks):
+            for _ in range(count):
+                if not self._walk(each):
+                    self.walks.remove(each)
+                    break
+
+    def _walk(self, each: _Walking) -> bool:
+        """Take a step; return whether there is more to come."""
+        if each.tenant not in self.model.spaces:
+            return False
+        compacted = self.state.store.compacted
+        if each.walk.revision < compacted:
+            with pytest.raises(Refused) as raised:
+                each.walk.step(compacted)
+            assert raised.value.failure is Failure.COMPACTED
+            return False
+        chunk = each.walk.step(compacted)
+        if chunk is None:
+            return True
+        each.bodies.append(chunk.body)
+        if chunk.is_last:
+            assert kv_pb2.RangeResponse.FromString(b"".join(each.bodies)) == each.expected
+        return not chunk.is_last
+
     # --- the disk -------------------------------------------------------------------------------
 
     @rule()
@@ -198,6 +260,7 @@ class StoreMachine(RuleBasedStateMachine):
         if written and self.in_flight is not None:
             self.tables.write(self.in_flight)
         self.in_flight = None
+        self.walks.clear()
         self.state = reload(self.tables)
         for index in range(self.state.index, len(self.log)):
             caller, command = decode(self.log[index])
@@ -233,6 +296,8 @@ class StoreMachine(RuleBasedStateMachine):
         """Compare everything that can be read, then settle, then lose the memory, each time."""
         self._assert_readable()
         self.settle()
+        while self.walks:
+            self.walk_on(1)
         self._assert_readable()
         self.crash(written=False)
         self._assert_readable()

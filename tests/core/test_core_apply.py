@@ -321,6 +321,12 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
         lease_pb2.LeaseGrantRequest, ID=_INT64, TTL=st.integers(2, 9_000_000_000)
     ),
     lease_pb2.LeaseRevokeRequest: st.builds(lease_pb2.LeaseRevokeRequest, ID=_INT64),
+    lease_pb2.LeaseCheckpointRequest: st.builds(
+        lease_pb2.LeaseCheckpointRequest,
+        checkpoints=st.lists(
+            st.builds(lease_pb2.LeaseCheckpoint, ID=_INT64, remaining_TTL=_INT64), max_size=3
+        ),
+    ),
     auth_pb2.AuthEnableRequest: st.builds(auth_pb2.AuthEnableRequest),
     auth_pb2.AuthDisableRequest: st.builds(auth_pb2.AuthDisableRequest),
     auth_pb2.AuthUserAddRequest: st.builds(

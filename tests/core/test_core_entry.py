@@ -48,6 +48,15 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
     ),
     (lease_pb2.LeaseGrantRequest(TTL=60, ID=7), "010a E 083c 1007"),
     (lease_pb2.LeaseRevokeRequest(ID=7), "010b E 0807"),
+    (
+        lease_pb2.LeaseCheckpointRequest(
+            checkpoints=[
+                lease_pb2.LeaseCheckpoint(ID=7, remaining_TTL=300),
+                lease_pb2.LeaseCheckpoint(ID=8),
+            ]
+        ),
+        "010c E 0a05 0807 10ac02 0a02 0808",
+    ),
     (auth_pb2.AuthEnableRequest(), "0114 E"),
     (auth_pb2.AuthDisableRequest(), "0115 E"),
     (

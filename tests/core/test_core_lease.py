@@ -20,8 +20,10 @@ class _Dumb:
 
     ttl_s: int
     deadline_ns: int
+    due_ns: int
     keys: set[bytes] = field(default_factory=set)
     is_reported: bool = False
+    remaining_s: int = 0
 
 
 class _LeaseMachine(RuleBasedStateMachine):
@@ -42,7 +44,7 @@ class _LeaseMachine(RuleBasedStateMachine):
         assert (lease in self.table) == (lease in self.dumb)
         if lease not in self.dumb:
             self.table.grant(LeaseId(lease), ttl_s, self.now_ns)
-            self.dumb[lease] = _Dumb(ttl_s, self.now_ns + ttl_s * _NS)
+            self.dumb[lease] = _Dumb(ttl_s, self.now_ns + ttl_s * _NS, self.now_ns + ttl_s * _NS)
 
     @rule(lease=_IDS)
     def renew(self, lease: int) -> None:
@@ -50,7 +52,7 @@ class _LeaseMachine(RuleBasedStateMachine):
         found = self.dumb.get(lease)
         expected = 0
         if found is not None and found.deadline_ns > self.now_ns:
-            found.deadline_ns = self.now_ns + found.ttl_s * _NS
+            found.deadline_ns = found.due_ns = self.now_ns + found.ttl_s * _NS
             expected = found.ttl_s
 
         assert self.table.renew(LeaseId(lease), self.now_ns) == expected
@@ -83,30 +85,43 @@ class _LeaseMachine(RuleBasedStateMachine):
         due = [
             lease
             for lease, each in self.dumb.items()
-            if each.deadline_ns <= self.now_ns and not each.is_reported
+            if each.due_ns <= self.now_ns and not each.is_reported
         ]
         assert len(came) == min(count_max, len(due))
         assert set(came) <= set(due)
-        deadlines = [self.dumb[lease].deadline_ns for lease in came]
-        assert deadlines == sorted(self.dumb[lease].deadline_ns for lease in due)[: len(came)]
+        dues = [self.dumb[lease].due_ns for lease in came]
+        assert dues == sorted(self.dumb[lease].due_ns for lease in due)[: len(came)]
         for lease in came:
             self.dumb[lease].is_reported = True
 
     @rule(lease=_IDS)
     def remind(self, lease: int) -> None:
-        """Ask to be told again of a lease that was reported; another one is left alone."""
+        """Ask to be told again, in 3 s, of a lease that was reported; others are left alone."""
         self.table.remind(LeaseId(lease), self.now_ns)
         found = self.dumb.get(lease)
         if found is not None and found.is_reported:
             found.is_reported = False
-            found.deadline_ns = self.now_ns
+            found.due_ns = self.now_ns + 3 * _NS
+
+    @rule(lease=_IDS, remaining_s=st.integers(-1, 7))
+    def checkpoint(self, lease: int, remaining_s: int) -> None:
+        """Note how long a lease has after a start; it goes on as it did."""
+        found = self.dumb.get(lease)
+        if found is not None:
+            found.remaining_s = min(max(remaining_s, 0), found.ttl_s)
+
+        ttl_s = self.table.checkpoint(LeaseId(lease), remaining_s)
+
+        assert ttl_s == (found.ttl_s if found else 0)
+        assert self.table.remaining_s(LeaseId(lease)) == (found.remaining_s if found else 0)
 
     @rule()
-    def renew_all(self) -> None:
-        """Let all live on."""
-        self.table.renew_all(self.now_ns)
+    def restart(self) -> None:
+        """Let all live on as their checkpoints say, or else for their whole time."""
+        self.table.restart(self.now_ns)
         for each in self.dumb.values():
-            each.deadline_ns = self.now_ns + each.ttl_s * _NS
+            each.deadline_ns = self.now_ns + (each.remaining_s or each.ttl_s) * _NS
+            each.due_ns = each.deadline_ns
             each.is_reported = False
 
     @invariant()
@@ -190,3 +205,80 @@ def test_unknown_lease_is_nothing() -> None:
     assert table.view(LeaseId(1), 0) is None
     assert table.keys_of(1) == frozenset()
     assert len(table) == 0
+
+
+def test_long_lease_is_due_for_a_checkpoint_every_five_minutes() -> None:
+    """A lease that nobody renews is returned with what it has left, until that is short."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 1_000, 0)
+    came = []
+    for second in range(1_000):
+        for lease, remaining_s in table.due_checkpoints(second * _NS, 10):
+            table.checkpoint(lease, remaining_s)
+            came.append((second, lease, remaining_s))
+
+    assert came == [(300, 1, 700), (600, 1, 400), (900, 1, 100)]
+
+
+def test_short_lease_needs_no_checkpoint() -> None:
+    """A lease of five minutes is never due for one."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 300, 0)
+
+    assert table.due_checkpoints(299 * _NS, 10) == []
+
+
+def test_lease_that_is_kept_alive_needs_no_checkpoint() -> None:
+    """A lease that was renewed within five minutes has hardly less than its whole time."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 600, 0)
+    came = []
+    for second in range(0, 6_000, 10):
+        if second % 200 == 0:
+            table.renew(LeaseId(1), second * _NS)
+        came += table.due_checkpoints(second * _NS, 10)
+    later = table.due_checkpoints((5_800 + 300) * _NS, 10)
+
+    assert came == []
+    assert later == [(1, 300)]
+
+
+def test_checkpoint_that_was_not_made_is_due_again() -> None:
+    """What was returned and did not reach the log is returned at the next look."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 10_000, 0)
+
+    assert table.due_checkpoints(300 * _NS, 10) == [(1, 9_700)]
+    assert table.due_checkpoints(301 * _NS, 10) == []
+    assert table.due_checkpoints(600 * _NS, 10) == [(1, 9_400)]
+
+
+def test_renewed_lease_is_looked_at_again_when_its_checkpoint_is_gone() -> None:
+    """A lease whose last checkpoint said little is watched over again when it is renewed."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 400, 0)
+    ((lease, remaining_s),) = table.due_checkpoints(300 * _NS, 10)
+    table.checkpoint(lease, remaining_s)
+    table.checkpoint(lease, 0)
+    table.renew(lease, 350 * _NS)
+
+    assert table.due_checkpoints(649 * _NS, 10) == []
+    assert table.due_checkpoints(650 * _NS, 10) == [(1, 100)]
+
+
+def test_revoked_leases_leave_no_looks_behind() -> None:
+    """Granting and revoking long leases again and again keeps no list of looks."""
+    table = LeaseTable()
+    for lease in range(1, 5_000):
+        table.grant(LeaseId(lease), 9_000_000_000, 0)
+        table.revoke(LeaseId(lease))
+
+    assert len(table._checkpoints) < 100
+
+
+def test_expired_lease_gets_no_checkpoint() -> None:
+    """A lease that is being revoked is not given time."""
+    table = LeaseTable()
+    table.grant(LeaseId(1), 301, 0)
+
+    assert table.due_checkpoints(301 * _NS, 10) == []

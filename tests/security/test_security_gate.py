@@ -200,7 +200,7 @@ def test_what_the_member_does_by_itself_is_recorded(app: World) -> None:
     app.ask(kv_pb2.PutRequest(key=b"/app/k", lease=5), app.peer("web"))
 
     app.clock.forward(6)
-    app.gate.expire_leases()
+    app.gate.leases.scan()
     app.turn.end()
 
     intent, outcome = app.last(2)

@@ -14,7 +14,7 @@ import grpc
 from support.processes import wait_until
 from support.rpc import Client
 
-from kvsecure.proto import kv_pb2, maintenance_pb2, mvcc_pb2, watch_pb2
+from kvsecure.proto import kv_pb2, lease_pb2, maintenance_pb2, mvcc_pb2, watch_pb2
 
 __all__ = ["Control", "Observed", "WatchScript"]
 
@@ -89,6 +89,14 @@ class WatchScript:
         """Write several keys in one revision."""
         self._client.kv.Txn(kv_pb2.TxnRequest(success=operations))
 
+    def lease(self, lease: int) -> None:
+        """Grant a lease of a minute."""
+        self._client.lease.LeaseGrant(lease_pb2.LeaseGrantRequest(ID=lease, TTL=60))
+
+    def revoke(self, lease: int) -> None:
+        """Revoke a lease."""
+        self._client.lease.LeaseRevoke(lease_pb2.LeaseRevokeRequest(ID=lease))
+
     def compact(self, revision: int) -> None:
         """Forget what was before the revision."""
         self._client.kv.Compact(kv_pb2.CompactionRequest(revision=revision))
@@ -123,6 +131,20 @@ class WatchScript:
         self._wait(
             lambda: any(event.kv.mod_revision >= revision for event in self._newest()),
             f"an event of revision {revision}",
+        )
+
+    def wait_for_progress(self, revision: int) -> None:
+        """Wait until a response without events, of a watch that is open, tells this revision.
+
+        Raises:
+            TimeoutError: It did not come.
+        """
+        self._wait(
+            lambda: any(
+                each.revision == revision and not (each.created or each.canceled)
+                for each in list(self._controls)
+            ),
+            f"progress to revision {revision}",
         )
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:

@@ -19,7 +19,7 @@ from kvsecure.proto.encode import bytes_field, varint
 from kvsecure.proto.kv_pb2 import RangeRequest
 from kvsecure.proto.mvcc_pb2 import KeyValue
 
-__all__ = ["answer_keys", "answer_range", "check_revision"]
+__all__ = ["answer_keys", "answer_range", "check_revision", "record_without_value"]
 
 # Field keys of etcdserverpb.RangeResponse.
 _KVS: Final = b"\x12"
@@ -106,6 +106,16 @@ def answer_keys(space: Space, records: Records, keys: list[bytes], bytes_max: in
         if bytes_max < 0:
             break
     return answers
+
+
+def record_without_value(space: Space, records: Records, key: bytes, place: bytes) -> bytes:
+    """Return the record of a key at a place, without its value."""
+    head = space.index.head(key)
+    if head is not None and position(head.main, head.sub) == place:
+        return _without_value(key, head).SerializeToString()
+    kv = KeyValue.FromString(records.get(place, space.tenant))
+    kv.ClearField("value")
+    return kv.SerializeToString()
 
 
 def _is_plain(request: RangeRequest) -> bool:

@@ -23,6 +23,7 @@ from kvsecure.core.mvcc.txn import (
     run_put,
     writes,
 )
+from kvsecure.core.mvcc.walk import Walk
 from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import REVISION_EMPTY, TenantId
@@ -92,6 +93,19 @@ class Store:
             Refused: The revision is in the future or compacted.
         """
         return answer_range(space, self.records, request, self.revision, self.compacted)
+
+    def walk(self, space: Space, request: RangeRequest, chunk_bytes_max: int) -> Walk:
+        """Begin to answer a range request, on the newest state, in chunks.
+
+        Args:
+            space: The caller's.
+            request: In the order of keys, without filters.
+            chunk_bytes_max: What a chunk is to come close to, in bytes.
+
+        Raises:
+            Refused: The revision is in the future or compacted.
+        """
+        return Walk(space, self.records, request, self.revision, self.compacted, chunk_bytes_max)
 
     def read_each(self, space: Space, burst: GetBurst, bytes_max: int) -> list[bytes]:
         """Answer the range requests of a burst (without headers) on the newest state.

@@ -13,7 +13,7 @@ __all__ = ["LEGACY_FLAGS", "OLD_SPELLINGS", "REMOVED_FLAGS"]
 
 _R: Final = Section.REMOVED
 _NO_V2: Final = "etcd's v2 API is not served"
-_NO_CHECKPOINT: Final = "the remaining times of leases are not checkpointed"
+_NO_CHECKPOINT: Final = "the remaining times of long leases are always checkpointed"
 
 REMOVED_FLAGS: Final[tuple[Flag, ...]] = (
     accepted(_R, "max-snapshots", Kind.UNSIGNED, "5", "old snapshots go by themselves"),
