@@ -38,7 +38,7 @@ _U32: Final = st.integers(0, 2**32 - 1)
 def _parts(draw: st.DrawFn) -> bytes:
     """One frame that a client may send, right more often than wrong."""
     stream = draw(_STREAMS)
-    kind = draw(st.integers(0, 13))
+    kind = draw(st.integers(0, 14))
     match kind:
         case 0 | 1 | 2:
             return headers(stream, request_block(), END_HEADERS | draw(_FLAGS))
@@ -61,6 +61,10 @@ def _parts(draw: st.DrawFn) -> bytes:
         case 11:
             return window_update(stream, draw(st.integers(0, 70_000)))
         case 12:
+            # As gRPC's C core asks.
+            opening = window_update(stream, draw(st.sampled_from((5, 65_535, 65_536, 2**31 - 1))))
+            return headers(stream, request_block()) + opening + data(stream, draw(_CONTENT))
+        case 13:
             return ping() + settings_frame([(draw(st.integers(0, 9)), draw(_U32))])
         case _:
             flags = END_HEADERS | PRIORITY_FLAG | PADDED

@@ -31,7 +31,7 @@ from kvsecure.wire.h2.head import CompressionFailed, Head, HeadReader, Malformed
 from kvsecure.wire.h2.limits import Limits
 from kvsecure.wire.h2.outgoing import DRAINED, Outgoing
 from kvsecure.wire.h2.stream import Stream
-from kvsecure.wire.h2.windows import WINDOW_DEFAULT, ReceiveWindow
+from kvsecure.wire.h2.windows import OPENING_MAX, WINDOW_DEFAULT, WINDOW_MAX, ReceiveWindow
 
 __all__ = ["DATA", "DRAINED", "REQUEST", "RESET", "Connection"]
 
@@ -50,6 +50,9 @@ _STREAM_ID_MAX: Final = 0x7FFF_FFFF
 # Members of an enum are slow to look up: these are compared for every request.
 _HEADERS_TYPE: Final = int(FrameType.HEADERS)
 _DATA_TYPE: Final = int(FrameType.DATA)
+# Length and type of a window update, and how long all of it is.
+_WINDOW_HEAD: Final = 4 << 8 | FrameType.WINDOW_UPDATE
+_WINDOW_BYTES: Final = FRAME_HEADER_BYTES + 4
 
 
 @final
@@ -191,7 +194,8 @@ class Connection:
     def _take_whole(self, buffer: bytes, offset: int, events: list[tuple[Any, ...]]) -> int:
         """Take in the requests that lie here whole: a header block and a frame of data each.
 
-        Nearly all are like that; whatever else lies here is left to the caller.
+        Nearly all are like that, some with a window update between the two; whatever else lies here
+        is left to the caller.
 
         Returns:
             Where what is left begins.
@@ -199,6 +203,7 @@ class Connection:
         if self.closing or not self.has_begun:
             return offset
         streams, frame_bytes_max = self.outgoing.streams, self._limits.frame_bytes_max
+        opening_max = min(OPENING_MAX, WINDOW_MAX - self.outgoing.peer_window)
         room = self._limits.streams_max - len(streams)
         end = len(buffer)
         while room > 0 and end - offset >= 2 * FRAME_HEADER_BYTES:
@@ -211,10 +216,20 @@ class Connection:
             ):
                 break
             start = offset + FRAME_HEADER_BYTES
-            stop = start + (first >> 8)
+            behind = stop = start + (first >> 8)
             if end - stop < FRAME_HEADER_BYTES:
                 break
             second, flags, other_id = _frame_from(buffer, stop)
+            opening = 0
+            if second == _WINDOW_HEAD and other_id == stream_id:
+                # gRPC's C core, and all that is built on it, makes room for the answer in between.
+                if end - stop < _WINDOW_BYTES + FRAME_HEADER_BYTES:
+                    break
+                opening = _u32_from(buffer, stop + FRAME_HEADER_BYTES)[0]
+                if not 0 < opening <= opening_max:
+                    break
+                stop += _WINDOW_BYTES
+                second, flags, other_id = _frame_from(buffer, stop)
             length = second >> 8
             data = stop + FRAME_HEADER_BYTES
             if (
@@ -226,8 +241,8 @@ class Connection:
             ):
                 break
             self.highest_stream = stream_id
-            offset = stop
-            head = self._head_of(buffer[start:stop], stream_id)
+            offset = behind
+            head = self._head_of(buffer[start:behind], stream_id)
             if head is None:
                 # Its stream is gone; what becomes of its data is not for here.
                 break
@@ -236,6 +251,8 @@ class Connection:
             if head.content_length is None or head.content_length == length:
                 streams[stream_id] = None
                 room -= 1
+                if opening:
+                    self._control.open_ahead(stream_id, opening)
                 events.append((REQUEST, stream_id, head, buffer[data:offset], True))
             else:
                 self._control.reset_stream(stream_id, ErrorCode.PROTOCOL_ERROR)

@@ -198,10 +198,18 @@ class Control:
             return
         answers = outgoing.answers
         outgoing.send_queued(events)
-        if outgoing.answers != answers:
-            # It was waited for.
-            return
-        if self._windows_opened < 2 * answers:
+        if outgoing.answers == answers:
+            self._spend_window()
+        # Otherwise it was waited for.
+
+    def open_ahead(self, stream_id: int, increment: int) -> None:
+        """Let a stream send more that nothing was sent on yet; the increment is small."""
+        self.outgoing.open_ahead(stream_id, increment)
+        self._spend_window()
+
+    def _spend_window(self) -> None:
+        """Count a window that was opened before anybody waited for it."""
+        if self._windows_opened < 2 * self.outgoing.answers:
             # For each frame of ours a peer may open two windows, and it may do so late.
             self._windows_opened += 1
         else:

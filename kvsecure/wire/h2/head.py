@@ -16,8 +16,9 @@ from hpack.table import HeaderTable
 
 __all__ = ["CompressionFailed", "Head", "HeadReader", "MalformedHead"]
 
-_REMEMBERED_MAX: Final = 64
-_REMEMBERED_BLOCK_BYTES_MAX: Final = 512
+_REMEMBERED_MAX: Final = 32
+# A token in it is several hundred bytes long, and not every client lets the table keep it.
+_REMEMBERED_BLOCK_BYTES_MAX: Final = 2_048
 # A field may be one byte on the wire, and costs as much to decode and check as any other.
 _FIELDS_MAX: Final = 100
 # RFC 7541 section 4.2: one to the smallest size in between, and one to the last.

@@ -50,6 +50,7 @@ class Outgoing:
     """What a server sends on one connection."""
 
     __slots__ = (
+        "_ahead",
         "_is_patient",
         "_lingering",
         "_queued",
@@ -92,6 +93,8 @@ class Outgoing:
         # Answers that have nothing left to send but their end, and the seconds they have waited.
         self._lingering: dict[int, int] = {}
         self._is_patient = True
+        # How much more than others those streams may send that have no object.
+        self._ahead: dict[int, int] = {}
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -116,6 +119,7 @@ class Outgoing:
             and streams.get(stream_id, self) is None
         ):
             del streams[stream_id]
+            self._ahead.pop(stream_id, None)
             self.answers += 1
             self.send_window -= length
             packed = _u32(stream_id)
@@ -148,7 +152,7 @@ class Outgoing:
     ) -> None:
         """Answer requests whole, each with one message of gRPC, not compressed; see `respond`."""
         opened = self.streams
-        out = self.out
+        out, ahead = self.out, self._ahead
         begin = _LENGTHS[len(headers)] + _HEADERS_FLAGS
         end = _LENGTHS[len(trailers)] + _TRAILERS_FLAGS
         window, window_max = self.send_window, self.peer_window
@@ -167,6 +171,8 @@ class Outgoing:
                 window = self.send_window
                 continue
             del opened[stream_id]
+            if ahead:
+                ahead.pop(stream_id, None)
             self.answers += 1
             window -= length
             packed = _u32(stream_id)
@@ -223,6 +229,7 @@ class Outgoing:
             self._finish(stream_id, stream)
             return
         del self.streams[stream_id]
+        self._ahead.pop(stream_id, None)
         self.out.append(
             frame_header(len(headers), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id)
             + headers
@@ -238,6 +245,7 @@ class Outgoing:
     def forget(self, stream_id: int) -> None:
         """Let go of an open stream without a word."""
         stream = self.streams.pop(stream_id)
+        self._ahead.pop(stream_id, None)
         if stream is not None:
             self._lingering.pop(stream_id, None)
             self._queued.pop(stream_id, None)
@@ -286,6 +294,10 @@ class Outgoing:
         self.send_window += increment
         return self.send_window <= WINDOW_MAX
 
+    def open_ahead(self, stream_id: int, increment: int) -> None:
+        """Let a stream that needs no object send more, by no more than `OPENING_MAX`."""
+        self._ahead[stream_id] = increment
+
     def open_stream(self, stream_id: int, increment: int) -> bool:
         """Let an open stream send more; return False if its window is too large then."""
         stream = self.stream(stream_id)
@@ -306,7 +318,7 @@ class Outgoing:
         difference = window - self.peer_window
         send_window_max = WINDOW_MAX - max(highest - window, 0)
         self.peer_window = window
-        sound = True
+        sound = max(highest, window) + max(self._ahead.values(), default=0) <= WINDOW_MAX
         for stream_id, stream in self.streams.items():
             if stream is not None:
                 stream.send_window += difference
@@ -323,7 +335,8 @@ class Outgoing:
         """Return an open stream's state, making it now for one that needed none so far."""
         stream = self.streams[stream_id]
         if stream is None:
-            stream = Stream(self.peer_window, self._stream_window_bytes, remote_ended=True)
+            window = self.peer_window + self._ahead.pop(stream_id, 0)
+            stream = Stream(window, self._stream_window_bytes, remote_ended=True)
             self.streams[stream_id] = stream
         return stream
 

@@ -8,10 +8,12 @@ Keeps: 0 <= left <= size.
 
 from typing import Final, final
 
-__all__ = ["WINDOW_DEFAULT", "WINDOW_MAX", "ReceiveWindow"]
+__all__ = ["OPENING_MAX", "WINDOW_DEFAULT", "WINDOW_MAX", "ReceiveWindow"]
 
 WINDOW_DEFAULT: Final = 65_535
 WINDOW_MAX: Final = 2**31 - 1
+# By how much a window may be opened ahead, without a look at the stream.
+OPENING_MAX: Final = 65_535
 
 
 @final
