@@ -355,12 +355,19 @@ class SegmentWriter:
             self._encoder = None
 
     def purge(self, below: int) -> None:
-        """Delete the segments that hold only entries before this number; never the newest."""
+        """Delete the segments that hold only entries before this number; never the newest.
+
+        Raises:
+            OSError: Some are left.
+            StorageError: A segment is missing.
+        """
         segments = list_segments(self._place)
         for segment, after in pairwise(segments):
             if after.first > below:
                 break
             self._disk.unlink(segment.path)
+            # Names may go in any order in a crash, and a gap would look like a loss.
+            sync_directory(self._place.directory, self._disk)
 
     def _begin(self) -> SegmentEncoder:
         self._cut()
