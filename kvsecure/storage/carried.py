@@ -8,8 +8,8 @@ power cut may take that from the trail's own file; at start it is written there 
 Owns: gathering pieces, their form, and writing them again.
 Never: knows what is in them: they are sealed as they stand in the trail.
 Follows: physical redo logging; docs/adr/0018-one-sync-for-log-and-trail.md.
-Keeps: what was never in the trail is not made so, and what was changed there is not made good: only
-    sectors that never reached the disk are written.
+Keeps: what was never in the trail is not made so, and what was changed there is not made good: a
+    piece is written only where all that differs are sectors that never reached the disk.
 """
 
 import os
@@ -114,7 +114,7 @@ class Carried:
         self._pieces.append(piece)
 
     def write_missing(self, place: SegmentPlace) -> int:
-        """Write what never reached the trail's file, and sync it; return how many bytes.
+        """Write the pieces where they stood, and sync them; return how many bytes were missing.
 
         Args:
             place: The trail, which nobody has open.
@@ -137,35 +137,37 @@ class Carried:
             return 0
         path = segments[-1].path
         content = path.read_bytes()
-        missing = [each for piece in self._pieces for each in _missing(piece, content)]
-        if missing:
-            _write(path, missing, place.disk)
-        return sum(len(each) for _, each in missing)
+        missing = {piece: _missing_bytes(piece, content) for piece in self._pieces}
+        # Also what is there: after a sync that failed it may be in the page cache alone.
+        _write(path, [piece for piece, count in missing.items() if count is not None], place.disk)
+        return sum(count or 0 for count in missing.values())
 
 
-def _missing(piece: Piece, content: bytes) -> list[tuple[int, bytes]]:
-    """Return the parts of a piece, by sectors, of which the end or all never reached a segment."""
+def _missing_bytes(piece: Piece, content: bytes) -> int | None:
+    """Return how much of a piece a segment lacks, in whole sectors; None: it was changed there."""
     _, offset, wanted = piece
     if content[offset : offset + len(wanted)] == wanted:
-        return []
-    found = []
+        return 0
+    count = 0
     end = offset + len(wanted)
     while offset < end:
         boundary = min(end, (offset // _SECTOR_BYTES + 1) * _SECTOR_BYTES)
         part = wanted[: boundary - offset]
         there = content[offset:boundary]
-        # What reached it is what stood there at some moment: a beginning, and zeros behind it.
-        if part != there and part.startswith(there.rstrip(b"\0")):
-            found.append((offset, part))
+        if part != there:
+            # What reached it is what stood there at some moment: a beginning, and zeros behind it.
+            if not part.startswith(there.rstrip(b"\0")):
+                return None
+            count += len(part)
         wanted, offset = wanted[len(part) :], boundary
-    return found
+    return count
 
 
-def _write(path: Path, parts: Iterable[tuple[int, bytes]], disk: Disk) -> None:
+def _write(path: Path, pieces: Iterable[Piece], disk: Disk) -> None:
     descriptor = disk.open(path, os.O_WRONLY)
     try:
-        for offset, part in parts:
-            view, at = memoryview(part), offset
+        for _, offset, content in pieces:
+            view, at = memoryview(content), offset
             while view:
                 count = disk.write_at(descriptor, view, at)
                 view, at = view[count:], at + count

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final, final
 
-from kvsecure.storage.disk import FILE_MODE, SYSTEM_DISK, Disk
+from kvsecure.storage.disk import DIRECTORY_MODE, FILE_MODE, SYSTEM_DISK, Disk
 
 __all__ = [
     "DirectoryLock",
@@ -38,13 +38,16 @@ class StorageError(Exception):
 
 
 def make_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:
-    """Make a private directory, or check that an existing one is private.
+    """Make a private directory, and those that it is in; or check that an existing one is private.
+
+    Its name is durable afterwards, also where a process before this one was killed too soon for it.
 
     Raises:
         StorageError: It exists and others may enter it, or it belongs to somebody else.
     """
+    if not path.parent.exists():
+        make_directory(path.parent, disk)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         disk.make_directory(path)
     except FileExistsError:
         status = path.stat()
@@ -54,8 +57,17 @@ def make_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:
             raise StorageError(f"{path} belongs to another user: chown it to this one") from None
         if status.st_mode & 0o077:
             raise StorageError(f"{path} is open to others: run chmod 700 {path}") from None
-        return
-    sync_directory(path.parent, disk)
+    _sync_names(path, disk)
+
+
+def _sync_names(path: Path, disk: Disk) -> None:
+    """Make a directory's name durable, and those above it that may have been made by a start."""
+    for each in (path, *path.parents):
+        status = each.stat()
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != DIRECTORY_MODE:
+            break
+        if os.access(each.parent, os.R_OK):
+            sync_directory(each.parent, disk)
 
 
 def remove_flat_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:

@@ -2,8 +2,10 @@
 
     segment := header frame*
     header  := magic "KVSG", version, kind, cluster, member, number, first, term, salt, link, crc32
-    frame   := length, count, first, crc32 of the three | sealed text with tag | crc32 of the text
+    frame   := length, count, first, crc32 of the three | sealed text with tag | zeros | crc32
 
+The zeros make a frame's length a multiple of 8 (in version 1 there are none); the last crc32 is of
+the sealed text and the zeros.
 Zeros behind the last frame are room that was made ahead; they are the end.
 
 Owns: the format, and telling a torn tail from damage.
@@ -42,7 +44,10 @@ __all__ = [
 ]
 
 _MAGIC: Final = b"KVSG"
-_VERSION: Final = 1
+# What the length of a frame is a multiple of, by version. A part of a frame of fewer than 8 bytes,
+# alone in a sector, may be zeros although it was written.
+_ALIGNMENT: Final = {1: 1, 2: 8}
+_VERSION: Final = 2
 _HEADER: Final = struct.Struct(f">4sHHQQQQI{SALT_BYTES}s{TAG_BYTES}s")
 _CRC: Final = struct.Struct(">I")
 _FRAME: Final = struct.Struct(">IIQ")
@@ -50,9 +55,9 @@ _FRAME_HEADER_BYTES: Final = _FRAME.size + _CRC.size
 _BINDING: Final = struct.Struct(f">16sQQI{TAG_BYTES}s")
 # Disks write whole sectors; a sector that never arrived reads as zeros.
 _SECTOR_BYTES: Final = 512
-# A frame reaches into its first and last sector with as little as one byte. This many zeros cannot
-# be sound, nor one flipped bit away from it: a header begins with length and count, and what ends
-# a frame is a checksum.
+# A frame reaches into its first and last sector with no less. This many zeros cannot be sound, nor
+# one flipped bit away from it: a header begins with length and count, and what ends a frame is a
+# checksum.
 _PIECE_BYTES_MIN: Final = 8
 
 HEADER_BYTES: Final = _HEADER.size + _CRC.size
@@ -106,12 +111,13 @@ class Header(NamedTuple):
     salt: bytes
     # The tag of the last frame before this segment.
     link: bytes
+    version: int = _VERSION
 
     def encode(self) -> bytes:
         """Return the header's bytes, HEADER_BYTES long."""
         packed = _HEADER.pack(
             _MAGIC,
-            _VERSION,
+            self.version,
             self.kind,
             self.cluster,
             self.member,
@@ -142,9 +148,9 @@ class Header(NamedTuple):
             damage = Damage.CHANGED if any(content[:HEADER_BYTES]) else Damage.TORN
             raise DamagedSegment(damage, 0, "the header is damaged")
         magic, version, kind, *rest = _HEADER.unpack(packed)
-        if magic != _MAGIC or version != _VERSION or kind not in tuple(Kind):
+        if magic != _MAGIC or version not in _ALIGNMENT or kind not in tuple(Kind):
             raise DamagedSegment(Damage.FOREIGN, 0, "not a segment of a format known here")
-        return cls(Kind(kind), *rest)
+        return cls(Kind(kind), *rest)._replace(version=version)
 
 
 @final
@@ -180,6 +186,7 @@ class SegmentEncoder:
         sealed = self._sealer.seal(text, bound_to)
         self.tag = sealed[-TAG_BYTES:]
         head = _FRAME.pack(len(sealed), count, first)
+        sealed += bytes(_padding_bytes(self.header, len(sealed)))
         return b"".join((head, _CRC.pack(zlib.crc32(head)), sealed, _CRC.pack(zlib.crc32(sealed))))
 
 
@@ -196,6 +203,11 @@ def read_header(content: bytes, kind: Kind, cluster: ClusterId, member: MemberId
         whose = f"cluster {header.cluster:x}, member {header.member:x}"
         raise DamagedSegment(Damage.FOREIGN, 0, f"a segment of {whose}")
     return header
+
+
+def _padding_bytes(header: Header, length: int) -> int:
+    """Return how many zeros follow on a sealed text of this length."""
+    return -(_FRAME_HEADER_BYTES + length + _CRC.size) % _ALIGNMENT[header.version]
 
 
 def written_bytes(content: bytes) -> int:
@@ -230,11 +242,14 @@ def read_frames(
     while offset < written:
         length, count, first = _frame_header(content, offset, only_last=only_last_is_torn)
         body = offset + _FRAME_HEADER_BYTES
-        end = body + length + _CRC.size
+        padded = length + _padding_bytes(header, length)
+        end = body + padded + _CRC.size
         if end > len(content):
             raise DamagedSegment(Damage.TORN, offset, "the last frame is cut off", first)
         sealed = content[body : body + length]
-        if _CRC.unpack_from(content, body + length)[0] != zlib.crc32(sealed):
+        if _CRC.unpack_from(content, end - _CRC.size)[0] != zlib.crc32(
+            content[body : body + padded]
+        ):
             may_be_torn = end >= written or not only_last_is_torn
             torn = may_be_torn and _has_missing_sector(content, offset, end)
             frame = Frame(first, count, sealed, offset, end, tag)

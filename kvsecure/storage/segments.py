@@ -158,21 +158,26 @@ def recover(
         first_known: The number that follows on what is known without the segments: they must not
             end before it, and where there is none at all the next entry or record gets it, at
             least 1.
-        newest: Read only so many segments, the newest ones; None reads all.
+        newest: Read only so many segments, the newest ones, and not counting those before the last
+            one that are empty; None reads all.
 
     Raises:
         StorageError: Anything but a torn tail is wrong. Nothing was changed on disk.
     """
     following, link, number, cut_bytes = max(first_known, 1), NO_LINK, 0, 0
+    # What nobody has said of that it was on the disk: it may be in the page cache alone.
+    unproven: list[_Stretch] = []
     # Where the newest segment ends: behind it are zeros written ahead, or a torn write.
     end = 0
     segments = list_segments(place)
-    segments = segments if newest is None else segments[-newest:]
+    if newest is not None:
+        segments = _newest_of(segments, newest)
     for position, segment in enumerate(segments):
         content = segment.path.read_bytes()
         last = position == len(segments) - 1
         end = HEADER_BYTES
         try:
+            proven = HEADER_BYTES
             header = read_header(content, place.kind, place.cluster, place.member)
             _check_joins(header, segment, link if position else None)
             link, following = header.link, header.first
@@ -180,6 +185,8 @@ def recover(
             for frame in read_frames(content, header, key):
                 _check_order(frame, following)
                 use(frame)
+                if proven == frame.offset and frame.first + frame.count <= first_known:
+                    proven = frame.end
                 link, following, end = frame.tag, frame.first + frame.count, frame.end
         except KeyringError as error:
             raise StorageError(f"{segment.path}: {error}") from None
@@ -190,6 +197,9 @@ def recover(
             cut_bytes = max(written_bytes(content) - end, 0)
             if end < HEADER_BYTES:
                 break
+        if end > proven:
+            start = 0 if proven == HEADER_BYTES else proven
+            unproven.append(_Stretch(segment.path, start, content[start:end]))
         number = segment.number
     if following < first_known:
         raise StorageError(
@@ -197,9 +207,44 @@ def recover(
             f"{_ITEM[place.kind]} {first_known - 1} was on the disk: its end was cut off. Restore "
             "the data directory from a backup"
         )
+    for stretch in unproven:
+        stretch.write_again(place.disk)
     if segments:
         _settle(segments[-1].path, end, place.disk)
     return Tail(number, link, following, cut_bytes)
+
+
+class _Stretch(NamedTuple):
+    """Part of a segment."""
+
+    path: Path
+    start: int
+    content: bytes
+
+    def write_again(self, disk: Disk) -> None:
+        """Write what is there once more, and make it durable.
+
+        After a sync that failed the system takes for written what never was, and the next sync has
+        nothing to do; whoever reads the file sees no difference until the machine stops.
+        """
+        descriptor = disk.open(self.path, os.O_WRONLY)
+        try:
+            done = 0
+            while done < len(self.content):
+                done += disk.write_at(descriptor, self.content[done:], self.start + done)
+            disk.sync(descriptor)
+        finally:
+            disk.close(descriptor)
+
+
+def _newest_of(segments: list[SegmentFile], count: int) -> list[SegmentFile]:
+    """Return the newest segments; empty ones, of starts that came to nothing, do not count."""
+    start, left = len(segments) - 1, count - 1
+    while start > 0 and left:
+        start -= 1
+        with segments[start].path.open("rb") as source:
+            left -= written_bytes(source.read(2 * HEADER_BYTES)) > HEADER_BYTES
+    return segments[start:]
 
 
 def _check_joins(header: Header, segment: SegmentFile, link: bytes | None) -> None:
@@ -373,6 +418,10 @@ class SegmentWriter:
         Args:
             below: The number of the first entry that is needed.
             prepare: Called before the first one is deleted, if any is.
+
+        Raises:
+            OSError: Some are left.
+            StorageError: A segment is missing.
         """
         followed = pairwise(list_segments(self._place))
         purged = [segment.path for segment, after in followed if after.first <= below]
@@ -380,6 +429,8 @@ class SegmentWriter:
             prepare()
         for path in purged:
             self._disk.unlink(path)
+            # Names may go in any order in a crash, and a gap would look like a loss.
+            sync_directory(self._place.directory, self._disk)
 
     def _begin(self) -> SegmentEncoder:
         self._cut()

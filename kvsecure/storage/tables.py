@@ -175,6 +175,8 @@ class TableWriter:
                 _create(directory, cluster, disk)
             for left in directory.glob(f"{_COPIES}*"):
                 remove_flat_directory(left, disk)
+            # Whoever made or exchanged them may have been killed before their name was durable.
+            sync_directory(directory, disk)
             self._use(_open_writable(directory, size_bytes_max, disk))
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{directory}: {error}") from None
@@ -555,7 +557,6 @@ def _create(directory: Path, cluster: ClusterId, disk: Disk) -> None:
         env.close()
     disk.rename(aside / _FILE, directory / _FILE)
     remove_flat_directory(aside, disk)
-    sync_directory(directory, disk)
 
 
 def _check_cluster(transaction: lmdb.Transaction, meta: lmdb._Database, cluster: ClusterId) -> None:

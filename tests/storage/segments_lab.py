@@ -48,6 +48,7 @@ __all__ = [
     "dirty_pages",
     "encode_segment",
     "file_size_limit",
+    "frame_bytes",
     "frames_until_damage",
 ]
 
@@ -61,14 +62,19 @@ _SYS_CACHESTAT: Final = 451
 
 
 def encode_segment(
-    texts: list[bytes], *, first: int = 1, kind: Kind = Kind.WAL
+    texts: list[bytes], *, first: int = 1, kind: Kind = Kind.WAL, version: int = 2
 ) -> tuple[Header, Secret, bytes]:
     """Return a segment of one frame each, one entry in each, with its header and key."""
     salt = fresh_salt()
-    header = Header(kind, CLUSTER, MEMBER, 1, first, 1, salt, NO_LINK)
+    header = Header(kind, CLUSTER, MEMBER, 1, first, 1, salt, NO_LINK, version)
     encoder = SegmentEncoder(header, segment_key(ROOT, salt))
     frames = [encoder.frame(first + number, 1, text) for number, text in enumerate(texts)]
     return header, segment_key(ROOT, salt), b"".join((header.encode(), *frames))
+
+
+def frame_bytes(text_bytes: int) -> int:
+    """Return how long the frame of a text is: its head, text, tag, checksum, and zeros to 8."""
+    return -(-(20 + text_bytes + 16 + 4) // 8) * 8
 
 
 def frames_until_damage(

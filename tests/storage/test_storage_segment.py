@@ -10,6 +10,7 @@ from storage.segments_lab import (
     MEMBER,
     ROOT,
     encode_segment,
+    frame_bytes,
     frames_until_damage,
 )
 
@@ -30,12 +31,12 @@ from kvsecure.storage.segment import (
 from kvsecure.storage.segments import segment_key
 
 _SECTOR = 512
-_PER_FRAME = 20 + 16 + 4
+_PER_FRAME = frame_bytes(0)
 
 
 def _ends(texts: list[bytes]) -> list[int]:
     """Return where the header and each frame end."""
-    return list(accumulate((len(text) + _PER_FRAME for text in texts), initial=HEADER_BYTES))
+    return list(accumulate((frame_bytes(len(text)) for text in texts), initial=HEADER_BYTES))
 
 
 @given(
@@ -128,7 +129,7 @@ def test_segment_with_a_sector_of_the_last_write_missing_is_torn(room_bytes: int
 
 
 @pytest.mark.parametrize("room_bytes", [0, 20_000])
-@pytest.mark.parametrize("piece_bytes", [*range(8, 21), 100])
+@pytest.mark.parametrize("piece_bytes", [8, 16, 24, 104])
 def test_segment_is_torn_by_a_small_piece_that_is_missing(
     piece_bytes: int, room_bytes: int
 ) -> None:
@@ -150,7 +151,7 @@ def test_segment_is_torn_by_a_small_piece_that_is_missing(
 
 
 @pytest.mark.parametrize("room_bytes", [0, 20_000])
-@pytest.mark.parametrize("piece_bytes", range(1, 24))
+@pytest.mark.parametrize("piece_bytes", [8, 16, 24, 32])
 def test_segment_finds_a_flipped_bit_beside_the_edge_of_a_sector(
     piece_bytes: int, room_bytes: int
 ) -> None:
@@ -168,6 +169,43 @@ def test_segment_finds_a_flipped_bit_beside_the_edge_of_a_sector(
             _, damage = frames_until_damage(bytes(changed) + bytes(room_bytes))
             assert damage is not None
             assert damage.damage is Damage.CHANGED, (place - start, bit)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_segment_is_torn_by_whatever_sectors_are_missing(kind: Kind) -> None:
+    """Whatever length a frame has and wherever it lies: without any of its sectors it is torn."""
+    for before in range(0, 520, 3):
+        texts = [b"p" * before, b"x" * (before % 700 + 460)]
+        _, _, content = encode_segment(texts, kind=kind)
+        start = _ends(texts)[1]
+        first, last = start // _SECTOR, (len(content) - 1) // _SECTOR
+
+        for missing in range(1, 1 << (last - first + 1)):
+            torn = bytearray(content)
+            for sector in range(first, last + 1):
+                if missing >> (sector - first) & 1:
+                    begin, end = sector * _SECTOR, min((sector + 1) * _SECTOR, len(content))
+                    torn[max(begin, start) : end] = bytes(end - max(begin, start))
+            frames, damage = frames_until_damage(bytes(torn) + bytes(1_000), kind=kind)
+            assert [frame.text for frame in frames] == texts[:1]
+            # All of it missing is no frame at all.
+            assert damage is None or (damage.damage, damage.offset) == (Damage.TORN, start), before
+
+
+def test_segment_of_the_first_version_is_read() -> None:
+    """Frames without padding, as they were written before, are read, and their damage is found."""
+    texts = [b"one", b"", b"three"]
+    _, _, content = encode_segment(texts, version=1)
+
+    frames, damage = frames_until_damage(content)
+    assert [frame.text for frame in frames] == texts
+    assert damage is None
+    assert len(content) == HEADER_BYTES + sum(len(text) + 40 for text in texts)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        _, damage = frames_until_damage(bytes(changed))
+        assert damage is not None
 
 
 def test_segment_with_zeros_behind_its_end_is_whole() -> None:
@@ -268,7 +306,7 @@ def test_segment_tells_whose_frame_fails_its_seal() -> None:
 
     assert caught.value.first == 2
     assert [(frame.first, frame.offset) for frame in seen] == [(2, end)]
-    assert seen[0].text == other[end + 20 : -4]
+    assert seen[0].text == other[end + 20 :][: 3 + 16]
 
 
 def test_header_tells_whose_it_is() -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storage.segments_lab import CLUSTER, KEYS, MEMBER, Bench, dirty_pages, file_size_limit
+from storage.segments_lab import (
+    CLUSTER,
+    KEYS,
+    MEMBER,
+    Bench,
+    dirty_pages,
+    file_size_limit,
+    frame_bytes,
+)
 from support.disk import small_disk_at
 
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
@@ -20,8 +28,6 @@ from kvsecure.model.secret import Secret
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import HEADER_BYTES, Header, Kind
 from kvsecure.storage.segments import SegmentPlace, frames_of, list_segments, recover
-
-_PER_FRAME = 20 + 16 + 4
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def test_recovery_cuts_a_tail_at_any_length_and_goes_on(bench: Bench, tmp_path: 
     bench.write([b"a"], [b"b", b"cc"])
     newest = bench.paths()[-1].name
     whole = bench.contents()[newest]
-    ends = [HEADER_BYTES + _PER_FRAME + 1, len(whole)]
+    ends = [HEADER_BYTES + frame_bytes(1), len(whole)]
 
     for length in range(len(whole) + 1):
         copy = Bench(tmp_path / f"cut{length}")
@@ -77,7 +83,7 @@ def test_recovery_cuts_a_tail_at_any_length_and_goes_on(bench: Bench, tmp_path: 
         expected = [b"a", b"b", b"cc"][: 1 + sum(end <= length for end in ends)]
 
         texts, tail = copy.recover()
-        kept = HEADER_BYTES + sum(len(text) + _PER_FRAME for text in expected[1:])
+        kept = HEADER_BYTES + sum(frame_bytes(len(text)) for text in expected[1:])
         assert texts == expected
         assert tail.following == len(expected) + 1
         assert copy.contents().get(newest) == (whole[:kept] if length >= HEADER_BYTES else None)
@@ -157,7 +163,7 @@ def test_recovery_refuses_a_cut_segment_that_others_follow(bench: Bench) -> None
     for length in (10, HEADER_BYTES + 5, len(content) - 1):
         path.write_bytes(content[:length])
         _refused(bench, "cut off")
-    path.write_bytes(content[: HEADER_BYTES + _PER_FRAME + 1])
+    path.write_bytes(content[: HEADER_BYTES + frame_bytes(1)])
     _refused(bench, "does not follow on the one before")
 
 
@@ -315,7 +321,7 @@ def test_writer_tells_when_its_file_is_gone(bench: Bench) -> None:
 
 def test_writer_survives_a_write_that_stops_after_any_byte(bench: Bench, tmp_path: Path) -> None:
     """Wherever a write stops, nothing of it is read back, and later frames are in new segments."""
-    whole = HEADER_BYTES + 2 * (_PER_FRAME + 2)
+    whole = HEADER_BYTES + 2 * frame_bytes(2)
 
     for limit in range(whole):
         copy = Bench(tmp_path / f"limit{limit}")
@@ -407,7 +413,7 @@ def _frame_starts(content: bytes) -> list[int]:
     starts, at = [], HEADER_BYTES
     while at < len(content):
         starts.append(at)
-        at += 20 + int.from_bytes(content[at : at + 4], "big") + 4
+        at += frame_bytes(int.from_bytes(content[at : at + 4], "big") - 16)
     return starts
 
 
