@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.servers import EtcdMember, KvsecureServer, Member
 
 _INTEROP = Path(__file__).parent / "interop"
@@ -28,7 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Let programs be interrupted: a shell that runs the tests in the background has them not."""
+    """Take no time for a fault, and let programs be interrupted.
+
+    A shell that runs the tests in the background has them not.
+    """
+    settings.register_profile(
+        "no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("no-clock")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
