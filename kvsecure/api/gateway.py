@@ -101,6 +101,8 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/kvsecurepb.Crypto/Rotate": ("kvsecure/crypto/rotate",),
     "/kvsecurepb.Crypto/Reencrypt": ("kvsecure/crypto/reencrypt",),
     "/kvsecurepb.Crypto/Retire": ("kvsecure/crypto/retire",),
+    "/kvsecurepb.Versions/History": ("kvsecure/versions/history",),
+    "/kvsecurepb.Versions/RevisionAt": ("kvsecure/versions/revisionat",),
 }
 
 _STATUS: Final[Mapping[int, HTTPStatus]] = {

@@ -24,6 +24,7 @@ from kvsecure.api import (
     reflection,
     snapshot,
     tenants,
+    versions,
     watch,
 )
 from kvsecure.api.services import Receiver, Services, StreamCall
@@ -37,6 +38,7 @@ from kvsecure.proto import (
     maintenance_pb2,
     reflection_pb2,
     tenant_pb2,
+    version_pb2,
     watch_pb2,
 )
 from kvsecure.security.gate import Asking
@@ -111,6 +113,7 @@ _AUTH: Final = "/etcdserverpb.Auth/"
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
 _TENANTS: Final = "/kvsecurepb.Tenants/"
 _CRYPTO: Final = "/kvsecurepb.Crypto/"
+_VERSIONS: Final = "/kvsecurepb.Versions/"
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
@@ -197,6 +200,8 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _CRYPTO + "Rotate": _unary(crypto_pb2.CryptoRotateRequest, crypto.rotate),
         _CRYPTO + "Reencrypt": _unary(crypto_pb2.CryptoReencryptRequest, crypto.reencrypt),
         _CRYPTO + "Retire": _unary(crypto_pb2.CryptoRetireRequest, crypto.retire),
+        _VERSIONS + "History": _unary(version_pb2.HistoryRequest, versions.history),
+        _VERSIONS + "RevisionAt": _unary(version_pb2.RevisionAtRequest, versions.revision_at),
     }
 )
 

@@ -200,6 +200,12 @@ def _compact(context: _Context, command: kv_pb2.CompactionRequest) -> Answer:
     return context.answer()
 
 
+def _clock(context: _Context, command: state_pb2.Clock) -> Answer:
+    store = context.state.store
+    store.timeline.stamp(command.time_s, store.revision + 1)
+    return context.answer()
+
+
 # --- leases -------------------------------------------------------------------------------------
 
 
@@ -396,6 +402,7 @@ _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProx
         kv_pb2.DeleteRangeRequest: _delete_range,
         kv_pb2.TxnRequest: _txn,
         kv_pb2.CompactionRequest: _compact,
+        state_pb2.Clock: _clock,
         lease_pb2.LeaseGrantRequest: _lease_grant,
         lease_pb2.LeaseRevokeRequest: _lease_revoke,
         auth_pb2.AuthEnableRequest: _auth_enable,

@@ -16,7 +16,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, final
 
-from kvsecure.core.entry import DamagedEntry
+from kvsecure.core.entry import DamagedEntry, encode_clock
 from kvsecure.core.link import DiskLink
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.raft.node import NotLeader
@@ -89,6 +89,7 @@ class Engine:
         refresh: Callable[[], None],
         reopen: Callable[[], None],
         now_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
         on_finished: type_finish,
         on_batch: Callable[[], None],
         on_fatal: Callable[[str], None],
@@ -105,6 +106,7 @@ class Engine:
             refresh: Makes the reader of the tables see what has been written.
             reopen: Makes it go over to the tables that have taken the old ones' place.
             now_ns: Monotonic time in nanoseconds.
+            wall_ns: The time of day, in nanoseconds since 1970.
             on_finished: Told of every proposal of `submit` that is finished.
             on_batch: Called after the outcomes of a batch have been told.
             on_fatal: Called once when the member cannot go on.
@@ -119,6 +121,9 @@ class Engine:
         self._refresh = refresh
         self._reopen = reopen
         self._now_ns = now_ns
+        self._wall_ns = wall_ns
+        # In which second something was last proposed.
+        self._stamped_s = 0
         self._on_finished = on_finished
         self._on_batch = on_batch
         self._on_fatal = on_fatal
@@ -221,6 +226,7 @@ class Engine:
             return
         batch, self._collected = self._collected, []
         try:
+            self._stamp()
             self.replica.propose(batch)
         except NotLeader:
             for proposal in batch:
@@ -228,6 +234,19 @@ class Engine:
             return
         self._unwritten_bytes += sum([len(proposal.entry) for proposal in batch])
         self._persist()
+
+    def _stamp(self) -> None:
+        """Say in the log which second it is, if it is another one than before.
+
+        Raises:
+            NotLeader: This member cannot.
+        """
+        second = self._wall_ns() // _NS
+        if second != self._stamped_s:
+            entry = encode_clock(second)
+            self.replica.node.propose([entry])
+            self._stamped_s = second
+            self._unwritten_bytes += len(entry)
 
     def drop_turn(self) -> list[Proposal]:
         """Give back what was submitted and not proposed; it will not be carried out."""

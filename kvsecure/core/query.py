@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from kvsecure.core.accounts import ROOT, Tenant
 from kvsecure.core.apply import tenant_view
+from kvsecure.core.history import answer_history, answer_revision_at
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State, alarm_list
 from kvsecure.model.answer import Answer, answer
@@ -28,6 +29,7 @@ from kvsecure.proto import (
     lease_pb2,
     maintenance_pb2,
     tenant_pb2,
+    version_pb2,
 )
 from kvsecure.proto.encode import bytes_field, varint_field
 
@@ -168,6 +170,14 @@ def _tenant_get(query: _Query, request: tenant_pb2.TenantGetRequest) -> bytes:
     return tenant_pb2.TenantGetResponse(tenant=view).SerializeToString()
 
 
+def _history(query: _Query, request: version_pb2.HistoryRequest) -> bytes:
+    return answer_history(query.state.store, query.space, request)
+
+
+def _revision_at(query: _Query, request: version_pb2.RevisionAtRequest) -> bytes:
+    return answer_revision_at(query.state.store, request)
+
+
 QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = MappingProxyType(
     {
         kv_pb2.RangeRequest: _range,
@@ -182,5 +192,7 @@ QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = Mapping
         maintenance_pb2.AlarmRequest: _alarms,
         tenant_pb2.TenantListRequest: _tenant_list,
         tenant_pb2.TenantGetRequest: _tenant_get,
+        version_pb2.HistoryRequest: _history,
+        version_pb2.RevisionAtRequest: _revision_at,
     }
 )

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from kvsecure.core.accounts import Accounts, Tenant
 from kvsecure.core.mvcc.records import Records, TableSource
 from kvsecure.core.mvcc.store import Store
+from kvsecure.core.mvcc.timeline import UnreadableChunk
 from kvsecure.core.watch import Hub
 from kvsecure.model.ids import Index, LeaseId, TenantId, Term
 from kvsecure.proto import maintenance_pb2, state_pb2
@@ -28,6 +29,7 @@ _USER: Final = b"U"
 _ROLE: Final = b"R"
 _LEASE: Final = b"L"
 _ALARM: Final = b"M"
+_TIMELINE: Final = b"W"
 
 
 @final
@@ -114,6 +116,10 @@ class State:
         rows, self.store.rows = self.store.rows, []
         rows += [Row(Table.STATE, key, NO_SCOPE, value) for key, value in self._rows.items()]
         self._rows = {}
+        rows += [
+            Row(Table.STATE, _TIMELINE + key, NO_SCOPE, value)
+            for key, value in self.store.timeline.take_rows()
+        ]
         applied = state_pb2.Applied(
             index=self.index,
             term=self.term,
@@ -163,7 +169,9 @@ class State:
             for _, value in by_kind.pop(_ALARM, []):
                 alarm = state_pb2.Alarm.FromString(value)
                 self.alarms.add((alarm.member_id, alarm.alarm))
-        except (DecodeError, KeyError) as error:
+            for _, value in by_kind.pop(_TIMELINE, []):
+                self.store.timeline.load_row(value)
+        except (DecodeError, KeyError, UnreadableChunk) as error:
             raise UnreadableState(f"a row of the state table cannot be read: {error}") from None
         if by_kind:
             raise UnreadableState("the state table holds rows of a kind not known here")

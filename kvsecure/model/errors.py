@@ -131,6 +131,10 @@ class Failure(Enum):
     TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
     TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
     KEYS_UNCHANGED = (Code.FAILED_PRECONDITION, "kvsecure: the keys are as they were")
+    TIME_UNKNOWN = (
+        Code.OUT_OF_RANGE,
+        "kvsecure: nothing is known of revisions that early",
+    )
     UNKNOWN_HEALTH_SERVICE = (Code.NOT_FOUND, "unknown service")
     UNKNOWN_METHOD = (Code.UNIMPLEMENTED, "unknown method")
     UNKNOWN_SERVICE = (Code.UNIMPLEMENTED, "unknown service")

@@ -21,6 +21,8 @@ __all__ = [
     "HANDSHAKES_PER_LOCAL_SOURCE_MAX",
     "HANDSHAKES_PER_SOURCE_MAX",
     "HEADER_LIST_BYTES_MAX",
+    "HISTORY_BYTES_MAX",
+    "HISTORY_VERSIONS_MAX",
     "LEASE_EXPIRY_BATCH_MAX",
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
@@ -109,6 +111,12 @@ REQUEST_BODY_S_MAX: Final = 60
 GATEWAY_HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 # etcd since 3.7.1, after a listener without it could be exhausted (GHSA-6vch-q96h-7gc3).
 TLS_HANDSHAKE_S_MAX: Final = 10.0
+
+# --- versions -----------------------------------------------------------------------------------
+# A page of a key's history: reading and opening so many records takes a few milliseconds. It ends
+# behind the version with which it has so many bytes.
+HISTORY_VERSIONS_MAX: Final = 256
+HISTORY_BYTES_MAX: Final = 1024 * 1024
 
 # --- watches ------------------------------------------------------------------------------------
 WATCHES_PER_STREAM_MAX: Final = 10_000

@@ -101,3 +101,9 @@ class PutBurst(_message.Message):
     PUTS_FIELD_NUMBER: _ClassVar[int]
     puts: _containers.RepeatedCompositeFieldContainer[_kv_pb2.PutRequest]
     def __init__(self, puts: _Optional[_Iterable[_Union[_kv_pb2.PutRequest, _Mapping]]] = ...) -> None: ...
+
+class Clock(_message.Message):
+    __slots__ = ("time_s",)
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    time_s: int
+    def __init__(self, time_s: _Optional[int] = ...) -> None: ...

@@ -201,6 +201,7 @@ def _engine(
         refresh=restored.reader.refresh,
         reopen=restored.reader.reopen,
         now_ns=time.monotonic_ns,
+        wall_ns=time.time_ns,
         on_finished=gate.finished,
         on_batch=turn.end,
         on_fatal=on_fatal,

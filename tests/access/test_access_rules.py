@@ -20,6 +20,7 @@ from kvsecure.proto import (
     reflection_pb2,
     state_pb2,
     tenant_pb2,
+    version_pb2,
     watch_pb2,
 )
 
@@ -135,6 +136,15 @@ _KEY_ROWS: Final = (
     _no(WEB, kv_pb2.CompactionRequest(revision=1), _NOT_CLUSTER),
 )
 
+_VERSION_ROWS: Final = (
+    _ok(READER, version_pb2.HistoryRequest(key=_MINE)),
+    _ok(TENANT_ROOT, version_pb2.HistoryRequest(key=_THEIRS)),
+    _no(WRITER, version_pb2.HistoryRequest(key=_MINE)),
+    _no(WRITER, version_pb2.HistoryRequest(key=_MINE, keys_only=True)),
+    _no(READER, version_pb2.HistoryRequest(key=_THEIRS)),
+    _ok(READER, version_pb2.RevisionAtRequest(time_s=1)),
+)
+
 _WATCH_ROWS: Final = (
     # The union that carries them is not a request of its own.
     _no(CLUSTER_ROOT, watch_pb2.WatchRequest(), Decision.DENY_UNKNOWN),
@@ -228,11 +238,12 @@ _ACCOUNT_ROWS: Final = (
     # The member makes it by itself.
     _no(CLUSTER_ROOT, state_pb2.VerifierUpgrade(user="root"), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.PutBurst(), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.Clock(time_s=1), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
 
-_ROWS: Final = (*_KEY_ROWS, *_WATCH_ROWS, *_LEASE_ROWS, *_ACCOUNT_ROWS)
+_ROWS: Final = (*_KEY_ROWS, *_VERSION_ROWS, *_WATCH_ROWS, *_LEASE_ROWS, *_ACCOUNT_ROWS)
 # Rows that say yes to every user, and the one that says no to everybody.
 _NEVER_DENIED: Final = frozenset(
     {
@@ -245,10 +256,11 @@ _NEVER_DENIED: Final = frozenset(
         maintenance_pb2.StatusRequest,
         health_pb2.HealthCheckRequest,
         reflection_pb2.ServerReflectionRequest,
+        version_pb2.RevisionAtRequest,
     }
 )
 _NEVER_ALLOWED: Final = frozenset(
-    {watch_pb2.WatchRequest, state_pb2.PutBurst, state_pb2.VerifierUpgrade}
+    {watch_pb2.WatchRequest, state_pb2.Clock, state_pb2.PutBurst, state_pb2.VerifierUpgrade}
 )
 
 
@@ -317,6 +329,7 @@ def test_nobody_with_nothing_reaches_a_key() -> None:
         kv_pb2.DeleteRangeRequest,
         kv_pb2.Compare,
         watch_pb2.WatchCreateRequest,
+        version_pb2.HistoryRequest,
     )
 
     for kind in kinds:

@@ -50,6 +50,10 @@ class DumbSpace:
         changes = self.changes.get(key)
         return changes[-1].kv if changes else None
 
+    def history(self, key: bytes) -> list[Change]:
+        """Return every change of a key, newest first."""
+        return self.changes.get(key, [])[::-1]
+
     def keys_of_lease(self, lease: int) -> list[bytes]:
         """Return the keys whose newest version names a lease."""
         newest = {key: self.now(key) for key in self.changes}
@@ -117,6 +121,9 @@ class DumbStore:
         self.spaces: dict[int, DumbSpace] = {0: DumbSpace(), 1: DumbSpace()}
         self.names: dict[str, int] = {}
         self.next_tenant = 16
+        # The second that the log was last told of, and that in which each revision was written.
+        self.second = 0
+        self.seconds: dict[int, int] = {}
         self._writes = 0
 
     def run(self, tenant: int, command: Message) -> Said:
@@ -131,7 +138,20 @@ class DumbStore:
             return refusal.failure
         if self._writes:
             self.revision += 1
+            self.seconds[self.revision] = self.second
         return answer
+
+    def tick(self, second: int) -> None:
+        """Take note of which second it is; it never becomes an earlier one."""
+        self.second = max(self.second, second)
+
+    def revision_at(self, second: int) -> int | None:
+        """Return the newest revision of a second or before, None for what is before all of them."""
+        known = [revision for revision, written in self.seconds.items() if written]
+        first = min((self.seconds[revision] for revision in known), default=self.second)
+        if not first or second < first:
+            return None
+        return max((r for r in known if self.seconds[r] <= second), default=self.revision)
 
     def range(self, tenant: int, request: kv_pb2.RangeRequest) -> Said:
         """Answer a range on the newest state."""

@@ -44,6 +44,8 @@ def everything(state: State) -> object:
         state.store.revision,
         state.store.compacted,
         len(state.store.slices),
+        [(chunk.firsts.tolist(), chunk.seconds.tolist()) for chunk in state.store.timeline._chunks],
+        frozenset(state.store.timeline._changed),
         frozenset(state.alarms),
         dict(state.records.fresh),
         list(state.records.fresh_rows),

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvsecure.core.apply import apply
 from kvsecure.core.entry import decode, encode, encode_puts, envelope
+from kvsecure.core.history import answer_history
 from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.state import State
@@ -25,7 +26,7 @@ from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, TenantId
-from kvsecure.proto import kv_pb2, lease_pb2, tenant_pb2
+from kvsecure.proto import kv_pb2, lease_pb2, mvcc_pb2, state_pb2, tenant_pb2, version_pb2
 from kvsecure.storage.tables import NO_SCOPE, Table
 
 __all__ = ["RESPONSES", "StoreMachine", "carry_out", "kept_positions"]
@@ -39,6 +40,8 @@ RESPONSES: Final[Mapping[type[Message], type[Message]]] = MappingProxyType(
         kv_pb2.CompactionRequest: kv_pb2.CompactionResponse,
         lease_pb2.LeaseGrantRequest: lease_pb2.LeaseGrantResponse,
         lease_pb2.LeaseRevokeRequest: lease_pb2.LeaseRevokeResponse,
+        # It is answered to nobody, with nothing.
+        state_pb2.Clock: state_pb2.Clock,
         tenant_pb2.TenantAddRequest: tenant_pb2.TenantAddResponse,
         tenant_pb2.TenantDeleteRequest: tenant_pb2.TenantDeleteResponse,
     }
@@ -67,6 +70,20 @@ def kept_positions(state: State, tenant: int) -> dict[bytes, list[tuple[int, int
     return {
         key: [_plain(place) for place in index.positions(key)] for key in [*index.live, *index.dead]
     }
+
+
+def _version(main: int, kv: mvcc_pb2.KeyValue | None, second: int) -> version_pb2.Version:
+    if kv is None:
+        return version_pb2.Version(mod_revision=main, deleted=True, time_s=second)
+    return version_pb2.Version(
+        mod_revision=main,
+        create_revision=kv.create_revision,
+        version=kv.version,
+        lease=kv.lease,
+        time_s=second,
+        value=kv.value,
+        value_bytes=len(kv.value),
+    )
 
 
 def _plain(place: bytes) -> tuple[int, int, bool]:
@@ -126,6 +143,16 @@ class StoreMachine(RuleBasedStateMachine):
             assert [kv_pb2.RangeResponse.FromString(body) for body in bodies] == [
                 self.model.range(tenant, kv_pb2.RangeRequest(key=key)) for key in asked
             ]
+
+    @rule(later=st.sampled_from((-3, 0, 1, 1, 2, 50)))
+    def tick(self, later: int) -> None:
+        """Say which second it is; the machine's own time only ever goes on."""
+        second = self.model.second + later
+        entry, came = carry_out(self.state, 0, state_pb2.Clock(time_s=second))
+        assert came == state_pb2.Clock()
+        self.log.append(entry)
+        self.state.index = Index(len(self.log))
+        self.model.tick(second)
 
     @rule(back=st.sampled_from((-1, 0, 0, 0, 1, 1, 2, 3, 5, 8)), slices=st.integers(0, 6))
     def compact(self, back: int, slices: int) -> None:
@@ -219,6 +246,8 @@ class StoreMachine(RuleBasedStateMachine):
         named = {tenant: kept_positions(self.state, tenant) for tenant in self.model.spaces}
         for tenant, space in self.model.spaces.items():
             assert named[tenant] == space.retained(self.model.compacted)
+            for key in space.changes:
+                assert len(self._history(tenant, key)) == len(named[tenant].get(key, ()))
         self._assert_stored(named)
 
     # --- what must hold -------------------------------------------------------------------------
@@ -255,10 +284,15 @@ class StoreMachine(RuleBasedStateMachine):
         return kv_pb2.RangeResponse.FromString(body)
 
     def _assert_readable(self) -> None:
+        self._assert_times()
         for tenant, dumb in self.model.spaces.items():
             for revision in range(max(self.model.compacted, 1), self.model.revision + 1):
                 request = kv_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
                 assert self._range(tenant, request) == self.model.range(tenant, request)
+            for key in dumb.changes:
+                self._assert_history(
+                    tenant, key, len(dumb.retained(self.model.compacted).get(key, ()))
+                )
             early = kv_pb2.RangeRequest(key=b"a", revision=self.model.compacted - 1)
             if early.revision > 0:
                 assert self._range(tenant, early) is Failure.COMPACTED
@@ -266,6 +300,35 @@ class StoreMachine(RuleBasedStateMachine):
             assert set(leases.by_expiry()) == set(dumb.leases)
             for lease in dumb.leases:
                 assert sorted(leases.keys_of(lease)) == dumb.keys_of_lease(lease)
+
+    def _assert_history(self, tenant: int, key: bytes, count_min: int) -> None:
+        """Compare what is left of a key's history with the end of all of it, newest first."""
+        found = self._history(tenant, key)
+        assert len(found) >= count_min
+        expected = self.model.spaces[tenant].history(key)[: len(found)]
+        assert found == [
+            _version(change.main, change.kv, self.model.seconds[change.main]) for change in expected
+        ]
+
+    def _history(self, tenant: int, key: bytes) -> list[version_pb2.Version]:
+        """Return what is left of a key's history, read in small pages."""
+        space, found = self.state.store.space(TenantId(tenant)), []
+        request = version_pb2.HistoryRequest(key=key, limit=2)
+        while True:
+            page = version_pb2.HistoryResponse.FromString(
+                answer_history(self.state.store, space, request)
+            )
+            found += page.versions
+            if not page.more:
+                return found
+            assert len(page.versions) == request.limit
+            request.before_revision = found[-1].mod_revision
+
+    def _assert_times(self) -> None:
+        """Compare the revision of each second."""
+        for second in range(self.model.second + 2):
+            found = self.state.store.timeline.revision_at(second, self.state.store.revision)
+            assert found == self.model.revision_at(second)
 
     def _assert_stored(self, named: dict[int, dict[bytes, list[tuple[int, int, bool]]]]) -> None:
         """Compare the tables with the index: every version once, and nothing else."""

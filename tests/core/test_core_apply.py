@@ -317,6 +317,7 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
     kv_pb2.DeleteRangeRequest: requests.deletes(),
     kv_pb2.TxnRequest: requests.txns(),
     kv_pb2.CompactionRequest: st.builds(kv_pb2.CompactionRequest, revision=_INT64),
+    state_pb2.Clock: st.builds(state_pb2.Clock, time_s=_INT64),
     lease_pb2.LeaseGrantRequest: st.builds(
         lease_pb2.LeaseGrantRequest, ID=_INT64, TTL=st.integers(2, 9_000_000_000)
     ),

@@ -46,6 +46,7 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
         ),
         "0105 E 0a06 0a016b 120176 0a06 0a016c 120177",
     ),
+    (state_pb2.Clock(time_s=300), "0106 E 08ac02"),
     (lease_pb2.LeaseGrantRequest(TTL=60, ID=7), "010a E 083c 1007"),
     (lease_pb2.LeaseRevokeRequest(ID=7), "010b E 0807"),
     (auth_pb2.AuthEnableRequest(), "0114 E"),

@@ -37,6 +37,8 @@ _POSITION: Final = struct.Struct(">QI")
 POSITION_BYTES: Final = _POSITION.size
 TOMBSTONE: Final = 0x8000_0000
 
+_NOTHING: Final = bytearray()
+
 _head_of = HEAD.unpack
 _pack_head = HEAD.pack
 
@@ -166,6 +168,29 @@ class KeyIndex:
         older = [bytes(run[i : i + POSITION_BYTES]) for i in range(0, len(run), POSITION_BYTES)]
         return [*older, head[:POSITION_BYTES]]
 
+    def positions_before(
+        self, key: bytes, revision: int, *, doomed: int, count_max: int
+    ) -> list[bytes]:
+        """Return the newest positions of a key before a revision, newest first.
+
+        Args:
+            key: Whose.
+            revision: All of them are older.
+            doomed: How many, from the oldest on, are not to be seen any more.
+            count_max: How many at most.
+        """
+        head = self.heads.get(key)
+        if head is None:
+            return []
+        run = self.past.get(key, _NOTHING)
+        newest = (revision - 1).to_bytes(8, "big")
+        end = (_last_through(run, newest) + 1) * POSITION_BYTES
+        start = max(doomed * POSITION_BYTES, end - count_max * POSITION_BYTES)
+        found = _split(run[start:end])
+        if head[:8] <= newest and doomed * POSITION_BYTES <= len(run):
+            found.append(head[:POSITION_BYTES])
+        return found[: -count_max - 1 : -1]
+
     def holds(self, key: bytes, place: bytes) -> bool:
         """Tell whether a position of a key is still retained."""
         head = self.heads.get(key)
@@ -212,38 +237,43 @@ class KeyIndex:
         """Return the keys that compaction could free something of."""
         return [*self.past.keys(), *(key for key in self.dead if key not in self.past)]
 
-    def compact(self, key: bytes, revision: int) -> list[bytes]:
-        """Forget what a key was before a revision; return the positions that are free now.
+    def doomed(self, key: bytes, revision: int) -> int:
+        """Return how many of a key's positions, from the oldest on, a compaction gives up.
 
         The newest version at or below the revision stays, unless it is a deletion: that stays only
         if it lies exactly at the revision, for a watch that starts there (etcd's keep set).
         """
         head = self.heads.get(key)
         if head is None:
-            return []
+            return 0
         newest = revision.to_bytes(8, "big")
         run = self.past.get(key)
         if head[:8] <= newest:
-            freed = _split(run) if run else []
-            self.past.pop(key, None)
-            if head[8] & 0x80 and head[:8] != newest:
-                freed.append(head[:POSITION_BYTES])
-                del self.heads[key]
-                self.dead.remove(key)
-            return freed
+            count = len(run) // POSITION_BYTES if run else 0
+            return count + bool(head[8] & 0x80 and head[:8] != newest)
         if run is None:
+            return 0
+        count = _last_through(run, newest)
+        if count < 0:
+            return 0
+        at = count * POSITION_BYTES
+        return count + bool(run[at + 8] & 0x80 and run[at : at + 8] != newest)
+
+    def compact(self, key: bytes, revision: int) -> list[bytes]:
+        """Forget what is `doomed` of a key; return the positions that are free now."""
+        count = self.doomed(key, revision)
+        if not count:
             return []
-        kept = _last_through(run, newest)
-        if kept < 0:
-            return []
-        at = kept * POSITION_BYTES
-        if run[at + 8] & 0x80 and run[at : at + 8] != newest:
-            at += POSITION_BYTES
-        freed = _split(run[:at])
-        if at == len(run):
-            del self.past[key]
-        elif at:
-            del run[:at]
+        run = self.past.get(key, _NOTHING)
+        end = count * POSITION_BYTES
+        freed = _split(run[:end])
+        if end >= len(run):
+            self.past.pop(key, None)
+        else:
+            del run[:end]
+        if len(freed) < count:
+            freed.append(self.heads.pop(key)[:POSITION_BYTES])
+            self.dead.remove(key)
         return freed
 
     def _retain(self, key: bytes, old: bytes) -> None:

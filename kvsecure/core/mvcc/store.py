@@ -14,6 +14,7 @@ from kvsecure.core.mvcc.index import is_tombstone, position
 from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
 from kvsecure.core.mvcc.space import Event, Space, Writing
+from kvsecure.core.mvcc.timeline import Timeline
 from kvsecure.core.mvcc.txn import (
     check_path,
     check_put,
@@ -52,6 +53,7 @@ class Store:
         self.revision: int = REVISION_EMPTY
         # -1: nothing was ever compacted; etcd shows it so.
         self.compacted: int = -1
+        self.timeline = Timeline()
         self._spaces: dict[TenantId, Space] = {}
         # Of tenants that are gone, until all of their records are given up.
         self._erasing: dict[TenantId, Space] = {}
@@ -59,6 +61,8 @@ class Store:
         # Rows of the state and index tables that the next flush writes besides records.
         self.rows: list[Row] = []
         self.slices: deque[Iterator[None]] = deque()
+        # Compactions whose slices are not done.
+        self._scrubbing: list[int] = []
 
     # --- spaces ---------------------------------------------------------------------------------
 
@@ -163,7 +167,18 @@ class Store:
             raise Refused(Failure.COMPACTED)
         check_revision(revision, self.revision, self.compacted)
         self.compacted = revision
-        self.slices.append(self._scrub(revision))
+        self.timeline.forget(revision)
+        self._begin_scrub(revision)
+
+    def history(self, space: Space, key: bytes, before: int, count_max: int) -> list[bytes]:
+        """Return positions of a key before a revision, newest first.
+
+        What a compaction gives up is not among them, also before its slices have come to it, and
+        after a crash that has kept of a version its row in the index alone.
+        """
+        index = space.index
+        doomed = max([index.doomed(key, revision) for revision in self._scrubbing], default=0)
+        return index.positions_before(key, before, doomed=doomed, count_max=count_max)
 
     def run_slice(self) -> bool:
         """Run one slice of the long work that is due; return whether any is left."""
@@ -194,7 +209,7 @@ class Store:
                 else:
                     space.index.load(key, head)
         if self.compacted > 0:
-            self.slices.append(self._scrub(self.compacted, freed=orphans))
+            self._begin_scrub(self.compacted, freed=orphans)
         elif orphans:
             self.slices.append(self._rewrite_blocks())
         for space in self._spaces.values():
@@ -210,7 +225,11 @@ class Store:
             self.revision = writing.main
             self._publish(space, writing.main, writing.events)
 
-    def _scrub(self, revision: int, *, freed: bool = False) -> Iterator[None]:
+    def _begin_scrub(self, revision: int, *, freed: bool = False) -> None:
+        self._scrubbing.append(revision)
+        self.slices.append(self._scrub(revision, freed=freed))
+
+    def _scrub(self, revision: int, *, freed: bool) -> Iterator[None]:
         for space in list(self._spaces.values()):
             keys = space.index.keys_with_past()
             for start in range(0, len(keys), _COMPACT_KEYS_PER_SLICE):
@@ -219,6 +238,7 @@ class Store:
                     freed = freed or bool(places)
                     self.records.obsolete.extend(p for p in places if not is_tombstone(p))
                 yield
+        self._scrubbing.remove(revision)
         if freed:
             yield from self._rewrite_blocks()
 
