@@ -383,6 +383,11 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         version_pb2.HistoryRequest: Rule(
             _history, {"key": _K, "limit": _O, "before_revision": _O, "keys_only": _O}
         ),
+        version_pb2.RetentionSetRequest: Rule(
+            _admin, {"prefix": _K, "keep_versions": _O, "keep_for_s": _O}
+        ),
+        version_pb2.RetentionListRequest: Rule(_admin, {}),
+        version_pb2.RetentionDeleteRequest: Rule(_admin, {"prefix": _K}),
         # Every answer tells the revision that there is; this one tells those that were.
         version_pb2.RevisionAtRequest: Rule(_anybody, {"time_s": _O}),
         # watches

@@ -103,6 +103,9 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/kvsecurepb.Crypto/Retire": ("kvsecure/crypto/retire",),
     "/kvsecurepb.Versions/History": ("kvsecure/versions/history",),
     "/kvsecurepb.Versions/RevisionAt": ("kvsecure/versions/revisionat",),
+    "/kvsecurepb.Versions/RetentionSet": ("kvsecure/versions/retention/set",),
+    "/kvsecurepb.Versions/RetentionList": ("kvsecure/versions/retention/list",),
+    "/kvsecurepb.Versions/RetentionDelete": ("kvsecure/versions/retention/delete",),
 }
 
 _STATUS: Final[Mapping[int, HTTPStatus]] = {

@@ -201,7 +201,10 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _CRYPTO + "Reencrypt": _unary(crypto_pb2.CryptoReencryptRequest, crypto.reencrypt),
         _CRYPTO + "Retire": _unary(crypto_pb2.CryptoRetireRequest, crypto.retire),
         _VERSIONS + "History": _unary(version_pb2.HistoryRequest, versions.history),
-        _VERSIONS + "RevisionAt": _unary(version_pb2.RevisionAtRequest, versions.revision_at),
+        _VERSIONS + "RevisionAt": _unary(version_pb2.RevisionAtRequest, auth.read),
+        _VERSIONS + "RetentionSet": _unary(version_pb2.RetentionSetRequest, versions.retention_set),
+        _VERSIONS + "RetentionList": _unary(version_pb2.RetentionListRequest, auth.read),
+        _VERSIONS + "RetentionDelete": _unary(version_pb2.RetentionDeleteRequest, auth.submit),
     }
 )
 

@@ -36,8 +36,8 @@ __all__ = ["history"]
 def history(invocation: Invocation, *, key: str, limit: int, values: bool, form: Format) -> None:
     """Versions of a key, newest first.
 
-    A deletion is a line of its own. How far back it goes is a matter of compaction. Times are those
-    of writing, to the second.
+    A deletion is a line of its own. How far back it goes is a matter of compaction and of the
+    retention policies (`kvsecure retention`). Times are those of writing, to the second.
     """
     name = bytes_of_argument(key)
     if not name:

@@ -92,6 +92,7 @@ _REPEATABLE: Final = frozenset(
         "/kvsecurepb.Audit/Tail",
         "/kvsecurepb.Crypto/Status",
         "/kvsecurepb.Versions/History",
+        "/kvsecurepb.Versions/RetentionList",
         "/kvsecurepb.Versions/RevisionAt",
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",

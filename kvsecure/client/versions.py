@@ -14,7 +14,7 @@ from kvsecure.client.values import KeyValue
 from kvsecure.model.errors import Failure
 from kvsecure.proto import version_pb2
 
-__all__ = ["Version", "Versions"]
+__all__ = ["Retention", "Version", "Versions"]
 
 _SERVICE: Final = "/kvsecurepb.Versions"
 
@@ -71,6 +71,22 @@ class Version:
             version=self.version,
             lease=self.lease,
         )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What compactions leave of the versions of keys under a prefix.
+
+    Attributes:
+        prefix: The beginning of the keys; of several policies the longest one counts for a key.
+        keep_versions: How many of the newest, the present one included; 0 for none by number.
+        keep_for_s: For how long after they were superseded or deleted; 0 for none by age.
+    """
+
+    prefix: bytes
+    keep_versions: int = 0
+    keep_for_s: int = 0
 
 
 @final
@@ -138,6 +154,42 @@ class Versions:
             version_pb2.RevisionAtResponse,
         )
         return answer.revision
+
+    def retention(self) -> tuple[Retention, ...]:
+        """Return the retention policies of the tenant, in the order of their prefixes."""
+        answer = self._connection.call(
+            f"{_SERVICE}/RetentionList",
+            version_pb2.RetentionListRequest(),
+            version_pb2.RetentionListResponse,
+        )
+        return tuple(
+            Retention(
+                prefix=policy.prefix,
+                keep_versions=policy.keep_versions,
+                keep_for_s=policy.keep_for_s,
+            )
+            for policy in answer.policies
+        )
+
+    def retain(self, policy: Retention) -> None:
+        """Have compactions keep versions; a policy of the same prefix is replaced."""
+        self._connection.call(
+            f"{_SERVICE}/RetentionSet",
+            version_pb2.RetentionSetRequest(
+                prefix=policy.prefix,
+                keep_versions=policy.keep_versions,
+                keep_for_s=policy.keep_for_s,
+            ),
+            version_pb2.RetentionSetResponse,
+        )
+
+    def stop_retaining(self, prefix: bytes) -> None:
+        """Delete the policy of exactly this prefix; the next compaction acts on it."""
+        self._connection.call(
+            f"{_SERVICE}/RetentionDelete",
+            version_pb2.RetentionDeleteRequest(prefix=prefix),
+            version_pb2.RetentionDeleteResponse,
+        )
 
     def _page(
         self, key: bytes, limit: int, before_revision: int, *, values: bool

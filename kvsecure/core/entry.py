@@ -16,7 +16,15 @@ from google.protobuf.message import DecodeError, Message
 from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.ids import SYSTEM_TENANT, TenantId
-from kvsecure.proto import auth_pb2, kv_pb2, lease_pb2, maintenance_pb2, state_pb2, tenant_pb2
+from kvsecure.proto import (
+    auth_pb2,
+    kv_pb2,
+    lease_pb2,
+    maintenance_pb2,
+    state_pb2,
+    tenant_pb2,
+    version_pb2,
+)
 from kvsecure.proto.encode import varint
 
 __all__ = [
@@ -43,6 +51,8 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         5: state_pb2.PutBurst,
         # Of whoever proposes.
         6: state_pb2.Clock,
+        7: version_pb2.RetentionSetRequest,
+        8: version_pb2.RetentionDeleteRequest,
         10: lease_pb2.LeaseGrantRequest,
         11: lease_pb2.LeaseRevokeRequest,
         20: auth_pb2.AuthEnableRequest,

@@ -16,12 +16,14 @@ from kvsecure.proto.mvcc_pb2 import KeyValue
 from kvsecure.proto.version_pb2 import (
     HistoryRequest,
     HistoryResponse,
+    RetentionListResponse,
+    RetentionPolicy,
     RevisionAtRequest,
     RevisionAtResponse,
     Version,
 )
 
-__all__ = ["answer_history", "answer_revision_at"]
+__all__ = ["answer_history", "answer_policies", "answer_revision_at"]
 
 _NEWEST: Final = 1 << 63
 
@@ -66,6 +68,15 @@ def answer_revision_at(store: Store, request: RevisionAtRequest) -> bytes:
     return RevisionAtResponse(
         revision=revision, compact_revision=max(store.compacted, 0)
     ).SerializeToString()
+
+
+def answer_policies(space: Space) -> bytes:
+    """Return the retention policies of a tenant, in the order of their prefixes."""
+    policies = [
+        RetentionPolicy(prefix=prefix, keep_versions=policy.versions, keep_for_s=policy.for_s)
+        for prefix, policy in sorted(space.retention.items())
+    ]
+    return RetentionListResponse(policies=policies).SerializeToString()
 
 
 def _fill(version: Version, kv: KeyValue, *, keys_only: bool) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from kvsecure.core.accounts import ROOT, Tenant
 from kvsecure.core.apply import tenant_view
-from kvsecure.core.history import answer_history, answer_revision_at
+from kvsecure.core.history import answer_history, answer_policies, answer_revision_at
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State, alarm_list
 from kvsecure.model.answer import Answer, answer
@@ -178,6 +178,10 @@ def _revision_at(query: _Query, request: version_pb2.RevisionAtRequest) -> bytes
     return answer_revision_at(query.state.store, request)
 
 
+def _retention_list(query: _Query, _: version_pb2.RetentionListRequest) -> bytes:
+    return answer_policies(query.space)
+
+
 QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = MappingProxyType(
     {
         kv_pb2.RangeRequest: _range,
@@ -194,5 +198,6 @@ QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = Mapping
         tenant_pb2.TenantGetRequest: _tenant_get,
         version_pb2.HistoryRequest: _history,
         version_pb2.RevisionAtRequest: _revision_at,
+        version_pb2.RetentionListRequest: _retention_list,
     }
 )

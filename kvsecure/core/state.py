@@ -13,11 +13,13 @@ from google.protobuf.message import DecodeError, Message
 
 from kvsecure.core.accounts import Accounts, Tenant
 from kvsecure.core.mvcc.records import Records, TableSource
-from kvsecure.core.mvcc.store import Store
+from kvsecure.core.mvcc.retention import Compaction, Policy
+from kvsecure.core.mvcc.space import Space
+from kvsecure.core.mvcc.store import COMPACTION_KEY, Store
 from kvsecure.core.mvcc.timeline import UnreadableChunk
 from kvsecure.core.watch import Hub
 from kvsecure.model.ids import Index, LeaseId, TenantId, Term
-from kvsecure.proto import maintenance_pb2, state_pb2
+from kvsecure.proto import maintenance_pb2, state_pb2, version_pb2
 from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_rows
 
 __all__ = ["State", "UnreadableState", "alarm_list"]
@@ -30,6 +32,7 @@ _ROLE: Final = b"R"
 _LEASE: Final = b"L"
 _ALARM: Final = b"M"
 _TIMELINE: Final = b"W"
+_RETENTION: Final = b"P"
 
 
 @final
@@ -74,6 +77,17 @@ class State:
         key = _LEASE + _u32(tenant) + (lease & (1 << 64) - 1).to_bytes(8, "big")
         self._note(key, None if ttl_s is None else state_pb2.Lease(id=lease, ttl_s=ttl_s))
 
+    def touch_retention(self, space: Space) -> None:
+        """Note that a tenant's retention policies have changed."""
+        policies = [
+            version_pb2.RetentionPolicy(
+                prefix=prefix, keep_versions=policy.versions, keep_for_s=policy.for_s
+            )
+            for prefix, policy in sorted(space.retention.items())
+        ]
+        stored = state_pb2.Retention(policies=policies) if policies else None
+        self._note(_RETENTION + _u32(space.tenant), stored)
+
     def touch_alarm(self, member: int, alarm: int, *, raised: bool) -> None:
         """Note that an alarm was raised or cleared."""
         key = _ALARM + member.to_bytes(8, "big") + _u32(alarm)
@@ -83,6 +97,8 @@ class State:
     def forget_tenant(self, tenant: Tenant) -> None:
         """Note that a tenant is gone, with its users, roles and leases."""
         self._rows[_TENANT + _u32(tenant.id)] = None
+        if self.store.space(tenant.id).retention:
+            self._rows[_RETENTION + _u32(tenant.id)] = None
         for user in tenant.users.values():
             self.touch_user(tenant, user, gone=True)
         for role in tenant.roles.values():
@@ -169,13 +185,18 @@ class State:
             for _, value in by_kind.pop(_ALARM, []):
                 alarm = state_pb2.Alarm.FromString(value)
                 self.alarms.add((alarm.member_id, alarm.alarm))
+            for key, value in by_kind.pop(_RETENTION, []):
+                space = self.store.space(TenantId(int.from_bytes(key[1:5], "big")))
+                for policy in state_pb2.Retention.FromString(value).policies:
+                    space.retention[policy.prefix] = Policy(policy.keep_versions, policy.keep_for_s)
+            compactions = [Compaction.decode(value) for _, value in by_kind.pop(COMPACTION_KEY, [])]
             for _, value in by_kind.pop(_TIMELINE, []):
                 self.store.timeline.load_row(value)
         except (DecodeError, KeyError, UnreadableChunk) as error:
             raise UnreadableState(f"a row of the state table cannot be read: {error}") from None
         if by_kind:
             raise UnreadableState("the state table holds rows of a kind not known here")
-        self.store.load(blocks)
+        self.store.load(blocks, compactions)
         return applied
 
     def _load_applied(self, rows: list[tuple[bytes, bytes]]) -> state_pb2.Applied:

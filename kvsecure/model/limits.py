@@ -35,6 +35,10 @@ __all__ = [
     "REQUEST_BODY_S_MAX",
     "REQUEST_BYTES_MAX_DEFAULT",
     "REQUEST_TIMEOUT_S",
+    "RETENTION_FOR_S_MAX",
+    "RETENTION_POLICIES_MAX",
+    "RETENTION_PREFIX_BYTES_MAX",
+    "RETENTION_VERSIONS_MAX",
     "STREAMS_PER_CONNECTION_MAX",
     "STREAM_UNSENT_BYTES_MAX",
     "TLS_HANDSHAKE_S_MAX",
@@ -117,6 +121,13 @@ TLS_HANDSHAKE_S_MAX: Final = 10.0
 # behind the version with which it has so many bytes.
 HISTORY_VERSIONS_MAX: Final = 256
 HISTORY_BYTES_MAX: Final = 1024 * 1024
+
+# Of a tenant; each compaction has a copy of all of them.
+RETENTION_POLICIES_MAX: Final = 256
+RETENTION_PREFIX_BYTES_MAX: Final = 1_024
+RETENTION_VERSIONS_MAX: Final = 1_000_000
+# A hundred years.
+RETENTION_FOR_S_MAX: Final = 3_153_600_000
 
 # --- watches ------------------------------------------------------------------------------------
 WATCHES_PER_STREAM_MAX: Final = 10_000

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kvsecure.proto import kv_pb2 as kvsecure_dot_proto_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckvsecure/proto/version.proto\x12\nkvsecurepb\x1a\x17kvsecure/proto/kv.proto\"\x9d\x01\n\x07Version\x12\x14\n\x0cmod_revision\x18\x01 \x01(\x03\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05lease\x18\x04 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x08\x12\x0e\n\x06time_s\x18\x06 \x01(\x03\x12\r\n\x05value\x18\x07 \x01(\x0c\x12\x13\n\x0bvalue_bytes\x18\x08 \x01(\x04\"X\n\x0eHistoryRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x17\n\x0f\x62\x65\x66ore_revision\x18\x03 \x01(\x03\x12\x11\n\tkeys_only\x18\x04 \x01(\x08\"\x8e\x01\n\x0fHistoryResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12%\n\x08versions\x18\x02 \x03(\x0b\x32\x13.kvsecurepb.Version\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x04 \x01(\x03\"#\n\x11RevisionAtRequest\x12\x0e\n\x06time_s\x18\x01 \x01(\x03\"n\n\x12RevisionAtResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\x32\x9b\x01\n\x08Versions\x12\x42\n\x07History\x12\x1a.kvsecurepb.HistoryRequest\x1a\x1b.kvsecurepb.HistoryResponse\x12K\n\nRevisionAt\x12\x1d.kvsecurepb.RevisionAtRequest\x1a\x1e.kvsecurepb.RevisionAtResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckvsecure/proto/version.proto\x12\nkvsecurepb\x1a\x17kvsecure/proto/kv.proto\"\x9d\x01\n\x07Version\x12\x14\n\x0cmod_revision\x18\x01 \x01(\x03\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05lease\x18\x04 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x08\x12\x0e\n\x06time_s\x18\x06 \x01(\x03\x12\r\n\x05value\x18\x07 \x01(\x0c\x12\x13\n\x0bvalue_bytes\x18\x08 \x01(\x04\"X\n\x0eHistoryRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x17\n\x0f\x62\x65\x66ore_revision\x18\x03 \x01(\x03\x12\x11\n\tkeys_only\x18\x04 \x01(\x08\"\x8e\x01\n\x0fHistoryResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12%\n\x08versions\x18\x02 \x03(\x0b\x32\x13.kvsecurepb.Version\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x04 \x01(\x03\"#\n\x11RevisionAtRequest\x12\x0e\n\x06time_s\x18\x01 \x01(\x03\"n\n\x12RevisionAtResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\"L\n\x0fRetentionPolicy\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x15\n\rkeep_versions\x18\x02 \x01(\r\x12\x12\n\nkeep_for_s\x18\x03 \x01(\x04\"P\n\x13RetentionSetRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x15\n\rkeep_versions\x18\x02 \x01(\r\x12\x12\n\nkeep_for_s\x18\x03 \x01(\x04\"D\n\x14RetentionSetResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\"\x16\n\x14RetentionListRequest\"t\n\x15RetentionListResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12-\n\x08policies\x18\x02 \x03(\x0b\x32\x1b.kvsecurepb.RetentionPolicy\"(\n\x16RetentionDeleteRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\"G\n\x17RetentionDeleteResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader2\xa0\x03\n\x08Versions\x12\x42\n\x07History\x12\x1a.kvsecurepb.HistoryRequest\x1a\x1b.kvsecurepb.HistoryResponse\x12K\n\nRevisionAt\x12\x1d.kvsecurepb.RevisionAtRequest\x1a\x1e.kvsecurepb.RevisionAtResponse\x12Q\n\x0cRetentionSet\x12\x1f.kvsecurepb.RetentionSetRequest\x1a .kvsecurepb.RetentionSetResponse\x12T\n\rRetentionList\x12 .kvsecurepb.RetentionListRequest\x1a!.kvsecurepb.RetentionListResponse\x12Z\n\x0fRetentionDelete\x12\".kvsecurepb.RetentionDeleteRequest\x1a#.kvsecurepb.RetentionDeleteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVISIONATREQUEST']._serialized_end=499
   _globals['_REVISIONATRESPONSE']._serialized_start=501
   _globals['_REVISIONATRESPONSE']._serialized_end=611
-  _globals['_VERSIONS']._serialized_start=614
-  _globals['_VERSIONS']._serialized_end=769
+  _globals['_RETENTIONPOLICY']._serialized_start=613
+  _globals['_RETENTIONPOLICY']._serialized_end=689
+  _globals['_RETENTIONSETREQUEST']._serialized_start=691
+  _globals['_RETENTIONSETREQUEST']._serialized_end=771
+  _globals['_RETENTIONSETRESPONSE']._serialized_start=773
+  _globals['_RETENTIONSETRESPONSE']._serialized_end=841
+  _globals['_RETENTIONLISTREQUEST']._serialized_start=843
+  _globals['_RETENTIONLISTREQUEST']._serialized_end=865
+  _globals['_RETENTIONLISTRESPONSE']._serialized_start=867
+  _globals['_RETENTIONLISTRESPONSE']._serialized_end=983
+  _globals['_RETENTIONDELETEREQUEST']._serialized_start=985
+  _globals['_RETENTIONDELETEREQUEST']._serialized_end=1025
+  _globals['_RETENTIONDELETERESPONSE']._serialized_start=1027
+  _globals['_RETENTIONDELETERESPONSE']._serialized_end=1098
+  _globals['_VERSIONS']._serialized_start=1101
+  _globals['_VERSIONS']._serialized_end=1517
 # @@protoc_insertion_point(module_scope)

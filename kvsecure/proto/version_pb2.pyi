@@ -66,3 +66,53 @@ class RevisionAtResponse(_message.Message):
     revision: int
     compact_revision: int
     def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ..., revision: _Optional[int] = ..., compact_revision: _Optional[int] = ...) -> None: ...
+
+class RetentionPolicy(_message.Message):
+    __slots__ = ("prefix", "keep_versions", "keep_for_s")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    KEEP_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FOR_S_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    keep_versions: int
+    keep_for_s: int
+    def __init__(self, prefix: _Optional[bytes] = ..., keep_versions: _Optional[int] = ..., keep_for_s: _Optional[int] = ...) -> None: ...
+
+class RetentionSetRequest(_message.Message):
+    __slots__ = ("prefix", "keep_versions", "keep_for_s")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    KEEP_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FOR_S_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    keep_versions: int
+    keep_for_s: int
+    def __init__(self, prefix: _Optional[bytes] = ..., keep_versions: _Optional[int] = ..., keep_for_s: _Optional[int] = ...) -> None: ...
+
+class RetentionSetResponse(_message.Message):
+    __slots__ = ("header",)
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    header: _kv_pb2.ResponseHeader
+    def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ...) -> None: ...
+
+class RetentionListRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RetentionListResponse(_message.Message):
+    __slots__ = ("header", "policies")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    header: _kv_pb2.ResponseHeader
+    policies: _containers.RepeatedCompositeFieldContainer[RetentionPolicy]
+    def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ..., policies: _Optional[_Iterable[_Union[RetentionPolicy, _Mapping]]] = ...) -> None: ...
+
+class RetentionDeleteRequest(_message.Message):
+    __slots__ = ("prefix",)
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    def __init__(self, prefix: _Optional[bytes] = ...) -> None: ...
+
+class RetentionDeleteResponse(_message.Message):
+    __slots__ = ("header",)
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    header: _kv_pb2.ResponseHeader
+    def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ...) -> None: ...

@@ -190,6 +190,9 @@ _ADMIN_ONLY: Final = (
     auth_pb2.AuthRoleDeleteRequest(role="app"),
     auth_pb2.AuthRoleGrantPermissionRequest(name="app"),
     auth_pb2.AuthRoleRevokePermissionRequest(role="app"),
+    version_pb2.RetentionSetRequest(prefix=_MINE, keep_versions=1),
+    version_pb2.RetentionListRequest(),
+    version_pb2.RetentionDeleteRequest(prefix=_MINE),
 )
 _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantAddRequest(name="acme"),

@@ -296,6 +296,50 @@ def test_differences_go_over_many_pages(client: Client, prefix: str) -> None:
     ]
 
 
+# --- retention ----------------------------------------------------------------------------------
+
+
+def test_retention_is_set_listed_and_deleted(root: Run, prefix: str) -> None:
+    """Policies are told as they were given, and a compaction acts on them."""
+    said = _done(root("retention", "set", prefix, "--keep-versions=2", "--keep-for=1d12h"))
+    assert said == (
+        "compactions keep the newest 2 versions and versions superseded or deleted less than "
+        "1d12h ago\n"
+    )
+    _done(root("retention", "set", "", "--keep-for", "90m"))
+
+    rows = [line.split() for line in _done(root("retention", "list")).splitlines()]
+    policies = json.loads(_done(root("retention", "list", "--format=json")))["policies"]
+
+    assert rows == [
+        ["PREFIX", "VERSIONS", "FOR"],
+        ["(every", "key)", "1h30m"],
+        [prefix, "2", "1d12h"],
+    ]
+    assert [policy["keep_for_s"] for policy in policies] == [5_400, 129_600]
+    first, second = _put(root, f"{prefix}k", "one", "two")
+    _done(root("compact", str(second), "--wait"))
+    assert _done(root("get", f"{prefix}k", "--rev", str(first))) == "one"
+    assert _done(root("rollback", f"{prefix}k", "--version", "1")).endswith("1 keys changed\n")
+    for each in (prefix, ""):
+        assert _done(root("retention", "delete", each)) == "policy deleted\n"
+    assert root("retention", "delete", prefix).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("/p",),
+        ("/p", "--keep-for", "0s"),
+        ("/p", "--keep-for", "x"),
+        ("/p", "--keep-versions", "0"),
+    ],
+)
+def test_policy_that_keeps_nothing_is_wrong_usage(root: Run, words: tuple[str, ...]) -> None:
+    """A policy says how many or for how long."""
+    assert root("retention", "set", *words).exit_code == 2
+
+
 # --- bringing back ------------------------------------------------------------------------------
 
 

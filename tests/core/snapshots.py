@@ -17,6 +17,7 @@ def everything(state: State) -> object:
             {key: bytes(run) for key, run in space.index.past.items()},
             list(space.index.live),
             list(space.index.dead),
+            dict(space.retention),
             {
                 lease: (
                     found.ttl_s,

@@ -40,6 +40,8 @@ RESPONSES: Final[Mapping[type[Message], type[Message]]] = MappingProxyType(
         kv_pb2.CompactionRequest: kv_pb2.CompactionResponse,
         lease_pb2.LeaseGrantRequest: lease_pb2.LeaseGrantResponse,
         lease_pb2.LeaseRevokeRequest: lease_pb2.LeaseRevokeResponse,
+        version_pb2.RetentionSetRequest: version_pb2.RetentionSetResponse,
+        version_pb2.RetentionDeleteRequest: version_pb2.RetentionDeleteResponse,
         # It is answered to nobody, with nothing.
         state_pb2.Clock: state_pb2.Clock,
         tenant_pb2.TenantAddRequest: tenant_pb2.TenantAddResponse,
@@ -177,6 +179,23 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             self._run(1, tenant_pb2.TenantAddRequest(name=name, root_no_password=True))
 
+    @rule(
+        tenant=_TENANTS,
+        prefix=st.sampled_from((b"", b"", b"a", b"c", b"c/", b"c/1")),
+        kept=st.sampled_from(((1, 0), (2, 0), (0, 1), (0, 3), (1, 2), (3, 60))),
+        is_set=st.sampled_from((True, True, False)),
+    )
+    def retention(self, tenant: int, prefix: bytes, kept: tuple[int, int], is_set: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        """Set a retention policy, or delete one."""
+        if is_set:
+            versions, for_s = kept
+            request = version_pb2.RetentionSetRequest(
+                prefix=prefix, keep_versions=versions, keep_for_s=for_s
+            )
+            self._run(tenant, request)
+        else:
+            self._run(tenant, version_pb2.RetentionDeleteRequest(prefix=prefix))
+
     @rule(tenant=_TENANTS, asked=st.lists(requests.ranges(), min_size=1, max_size=4))
     def range(self, tenant: int, asked: list[kv_pb2.RangeRequest]) -> None:
         """Read."""
@@ -245,9 +264,7 @@ class StoreMachine(RuleBasedStateMachine):
             raise AssertionError("the long work does not end")
         named = {tenant: kept_positions(self.state, tenant) for tenant in self.model.spaces}
         for tenant, space in self.model.spaces.items():
-            assert named[tenant] == space.retained(self.model.compacted)
-            for key in space.changes:
-                assert len(self._history(tenant, key)) == len(named[tenant].get(key, ()))
+            assert named[tenant] == space.retained()
         self._assert_stored(named)
 
     # --- what must hold -------------------------------------------------------------------------
@@ -290,9 +307,7 @@ class StoreMachine(RuleBasedStateMachine):
                 request = kv_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
                 assert self._range(tenant, request) == self.model.range(tenant, request)
             for key in dumb.changes:
-                self._assert_history(
-                    tenant, key, len(dumb.retained(self.model.compacted).get(key, ()))
-                )
+                self._assert_history(tenant, key)
             early = kv_pb2.RangeRequest(key=b"a", revision=self.model.compacted - 1)
             if early.revision > 0:
                 assert self._range(tenant, early) is Failure.COMPACTED
@@ -301,13 +316,11 @@ class StoreMachine(RuleBasedStateMachine):
             for lease in dumb.leases:
                 assert sorted(leases.keys_of(lease)) == dumb.keys_of_lease(lease)
 
-    def _assert_history(self, tenant: int, key: bytes, count_min: int) -> None:
-        """Compare what is left of a key's history with the end of all of it, newest first."""
-        found = self._history(tenant, key)
-        assert len(found) >= count_min
-        expected = self.model.spaces[tenant].history(key)[: len(found)]
-        assert found == [
-            _version(change.main, change.kv, self.model.seconds[change.main]) for change in expected
+    def _assert_history(self, tenant: int, key: bytes) -> None:
+        """Compare what is kept of a key, newest first, however far the slices have come."""
+        assert self._history(tenant, key) == [
+            _version(change.main, change.kv, self.model.seconds[change.main])
+            for change in self.model.spaces[tenant].history(key)
         ]
 
     def _history(self, tenant: int, key: bytes) -> list[version_pb2.Version]:

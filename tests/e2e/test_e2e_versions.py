@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.world import DENIED, NOBODY, READ, WRITE, Fortress, refused
+from google.protobuf.message import Message
 from support.rpc import Client
 
-from kvsecure.proto import version_pb2
+from kvsecure.proto import kv_pb2, maintenance_pb2, version_pb2
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,125 @@ def test_time_of_a_version_is_that_of_its_writing(fortress: Fortress) -> None:
     refusal = refused(lambda: root.versions.RevisionAt(early))
     assert refusal is not None
     assert refusal.code == "OUT_OF_RANGE"
+
+
+# --- retention ----------------------------------------------------------------------------------
+
+
+def _retained(fortress: Fortress) -> dict[bytes, list[bytes]]:
+    """Return the values that are kept of each key, newest first; a deletion has none."""
+    root = fortress.root()
+    return {
+        key: [version.value for version in _history(root, key)]
+        for key in (b"/kept/a", b"/kept/gone", b"/let/a")
+    }
+
+
+def _compact(client: Client, revision: int) -> None:
+    client.kv.Compact(kv_pb2.CompactionRequest(revision=revision, physical=True))
+
+
+def _hash(client: Client) -> int:
+    return int(client.maintenance.HashKV(maintenance_pb2.HashKVRequest()).hash)
+
+
+def test_retained_versions_live_through_restarts_and_a_restore(tmp_path: Path) -> None:
+    """What a policy keeps survives a compaction, a kill, a stop, and is in a restored cluster."""
+    with Fortress(tmp_path / "member") as fortress:
+        root = fortress.root()
+        root.versions.RetentionSet(
+            version_pb2.RetentionSetRequest(prefix=b"/kept/", keep_versions=2)
+        )
+        for value in (b"one", b"two", b"three"):
+            for key in (b"/kept/a", b"/kept/gone", b"/let/a"):
+                fortress.put(root, key, value)
+        root.kv.DeleteRange(kv_pb2.DeleteRangeRequest(key=b"/kept/gone"))
+        revision = fortress.put(root, b"/other", b"x")
+        expected = {
+            b"/kept/a": [b"three", b"two"],
+            b"/kept/gone": [b"", b"three", b"two"],
+            b"/let/a": [b"three"],
+        }
+
+        _compact(root, revision)
+
+        assert _retained(fortress) == expected
+        times = [version.time_s for version in _history(root, b"/kept/a")]
+        assert all(times)
+        old = kv_pb2.RangeRequest(key=b"/kept/a", revision=revision - 1)
+        refusal = refused(lambda: root.kv.Range(old))
+        assert refusal is not None
+        assert refusal.text == "etcdserver: mvcc: required revision has been compacted"
+        hashed = _hash(root)
+        for end in (fortress.server.process.kill9_all, fortress.server.stop):
+            end()
+            fortress.server.restart()
+            assert _retained(fortress) == expected
+            assert _hash(fortress.root()) == hashed
+        saved, restored = tmp_path / "saved", tmp_path / "restored"
+        assert fortress.cli("snapshot", "save", str(saved)).returncode == 0
+        words = (str(saved), f"--kek-file={fortress.kek}", f"--data-dir={restored}")
+        done = fortress.cli("snapshot", "restore", *words)
+        assert done.returncode == 0, done.stderr
+        fortress.server.stop()
+        fortress.data.rename(tmp_path / "old")
+        restored.rename(fortress.data)
+        fortress.server.restart()
+        assert _retained(fortress) == expected
+        assert [v.time_s for v in _history(fortress.root(), b"/kept/a")] == times
+        assert fortress.cli("undelete", "/kept/gone").returncode == 0
+        assert fortress.value(fortress.root(), b"/kept/gone") == b"three"
+        delete = version_pb2.RetentionDeleteRequest(prefix=b"/kept/")
+        fortress.root().versions.RetentionDelete(delete)
+        _compact(fortress.root(), fortress.put(fortress.root(), b"/other", b"y"))
+        assert _retained(fortress)[b"/kept/a"] == [b"three"]
+
+
+def test_policies_are_of_a_tenant_and_its_root(fortress: Fortress) -> None:
+    """A tenant's root keeps what is its own; who is not root may not even look."""
+    fortress.role("plain", (READ, b"/", b"0"))
+    fortress.user("plain", "plain")
+    plain, bolt = fortress.bearer("plain"), fortress.tenant("bolt")
+    requests: dict[str, Message] = {
+        "RetentionSet": version_pb2.RetentionSetRequest(prefix=b"/b/", keep_versions=9),
+        "RetentionList": version_pb2.RetentionListRequest(),
+        "RetentionDelete": version_pb2.RetentionDeleteRequest(prefix=b"/b/"),
+    }
+    for name, request in requests.items():
+        assert refused(lambda n=name, r=request: getattr(plain.versions, n)(r)) == DENIED
+
+    bolt.versions.RetentionSet(requests["RetentionSet"])
+    for number in range(12):
+        for client in (bolt, fortress.root()):
+            revision = fortress.put(client, b"/b/key", b"%d" % number)
+    _compact(fortress.root(), revision)
+
+    assert len(_history(bolt, b"/b/key")) == 9
+    assert len(_history(fortress.root(), b"/b/key")) == 1
+    assert not fortress.root().versions.RetentionList(requests["RetentionList"]).policies
+    (policy,) = bolt.versions.RetentionList(requests["RetentionList"]).policies
+    assert policy == version_pb2.RetentionPolicy(prefix=b"/b/", keep_versions=9)
+    bolt.versions.RetentionDelete(requests["RetentionDelete"])
+    gone = refused(lambda: bolt.versions.RetentionDelete(requests["RetentionDelete"]))
+    assert gone is not None
+    assert gone.text == "kvsecure: retention policy not found"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        version_pb2.RetentionSetRequest(prefix=b"/"),
+        version_pb2.RetentionSetRequest(prefix=b"x" * 1_025, keep_versions=1),
+        version_pb2.RetentionSetRequest(keep_versions=1_000_001),
+        version_pb2.RetentionSetRequest(keep_for_s=1 << 40),
+    ],
+)
+def test_policy_out_of_bounds_is_refused(
+    fortress: Fortress, wrong: version_pb2.RetentionSetRequest
+) -> None:
+    """A policy keeps something, and its numbers are bounded."""
+    refusal = refused(lambda: fortress.root().versions.RetentionSet(wrong))
+
+    assert refusal is not None
+    assert refusal.code == "INVALID_ARGUMENT"
+    assert refusal.text.startswith("kvsecure: retention policy rejected: ")

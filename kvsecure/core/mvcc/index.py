@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, final
 
 from sortedcontainers import SortedList
 
+from kvsecure.core.mvcc.retention import Keep
 from kvsecure.model.keys import Span
 
 __all__ = [
@@ -237,31 +238,34 @@ class KeyIndex:
         """Return the keys that compaction could free something of."""
         return [*self.past.keys(), *(key for key in self.dead if key not in self.past)]
 
-    def doomed(self, key: bytes, revision: int) -> int:
+    def doomed(self, key: bytes, revision: int, keep: Keep | None) -> int:
         """Return how many of a key's positions, from the oldest on, a compaction gives up.
 
         The newest version at or below the revision stays, unless it is a deletion: that stays only
-        if it lies exactly at the revision, for a watch that starts there (etcd's keep set).
+        if it lies exactly at the revision, for a watch that starts there (etcd's keep set), or
+        behind a version that is kept.
         """
         head = self.heads.get(key)
         if head is None:
             return 0
         newest = revision.to_bytes(8, "big")
-        run = self.past.get(key)
+        run = self.past.get(key, _NOTHING)
         if head[:8] <= newest:
-            count = len(run) // POSITION_BYTES if run else 0
-            return count + bool(head[8] & 0x80 and head[:8] != newest)
-        if run is None:
-            return 0
-        count = _last_through(run, newest)
-        if count < 0:
-            return 0
-        at = count * POSITION_BYTES
-        return count + bool(run[at + 8] & 0x80 and run[at : at + 8] != newest)
+            count = len(run) // POSITION_BYTES
+            count += bool(head[8] & 0x80 and head[:8] != newest)
+        else:
+            count = _last_through(run, newest)
+            if count < 0:
+                return 0
+            at = count * POSITION_BYTES
+            count += bool(run[at + 8] & 0x80 and run[at : at + 8] != newest)
+        if keep is None or not count:
+            return count
+        return min(count, _oldest_kept(run + head[:POSITION_BYTES], keep))
 
-    def compact(self, key: bytes, revision: int) -> list[bytes]:
+    def compact(self, key: bytes, revision: int, keep: Keep | None = None) -> list[bytes]:
         """Forget what is `doomed` of a key; return the positions that are free now."""
-        count = self.doomed(key, revision)
+        count = self.doomed(key, revision, keep)
         if not count:
             return []
         run = self.past.get(key, _NOTHING)
@@ -295,6 +299,27 @@ def _last_through(run: bytearray, newest: bytes) -> int:
         else:
             high = middle
     return low - 1
+
+
+def _oldest_kept(chain: bytearray, keep: Keep) -> int:
+    """Return the number of the oldest version that is kept; what is before it is not.
+
+    Going back, versions are older and were superseded earlier: behind the first one that is not
+    kept, none is.
+    """
+    kept = count = len(chain) // POSITION_BYTES
+    newer = 0
+    superseded = 0
+    for number in range(count - 1, -1, -1):
+        at = number * POSITION_BYTES
+        main = int.from_bytes(chain[at : at + 8], "big")
+        if not chain[at + 8] & 0x80:
+            if newer >= keep.versions and superseded <= keep.superseded_after and superseded:
+                break
+            kept = number
+            newer += main <= keep.through
+        superseded = main
+    return kept
 
 
 def _split(run: bytes | bytearray) -> list[bytes]:

@@ -7,12 +7,13 @@ Follows: etcd's store (server/storage/mvcc): an empty store is at revision 1, a 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, final
 
 from kvsecure.core.mvcc.index import is_tombstone, position
 from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
+from kvsecure.core.mvcc.retention import Compaction, Keep
 from kvsecure.core.mvcc.space import Event, Space, Writing
 from kvsecure.core.mvcc.timeline import Timeline
 from kvsecure.core.mvcc.txn import (
@@ -30,7 +31,10 @@ from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvsecure.storage.tables import NO_SCOPE, Row, Table
 
-__all__ = ["Store"]
+__all__ = ["COMPACTION_KEY", "Store", "compaction_row"]
+
+# First byte of the key of a compaction's row in the state table.
+COMPACTION_KEY: Final = b"C"
 
 _COMPACT_KEYS_PER_SLICE = 2_000
 _BLOCK_BYTES_MERGED = 256 * 1024
@@ -62,7 +66,9 @@ class Store:
         self.rows: list[Row] = []
         self.slices: deque[Iterator[None]] = deque()
         # Compactions whose slices are not done.
-        self._scrubbing: list[int] = []
+        self._scrubbing: list[Compaction] = []
+        # Compactions that have a row, oldest first.
+        self._stored: list[Compaction] = []
 
     # --- spaces ---------------------------------------------------------------------------------
 
@@ -167,8 +173,30 @@ class Store:
             raise Refused(Failure.COMPACTED)
         check_revision(revision, self.revision, self.compacted)
         self.compacted = revision
-        self.timeline.forget(revision)
-        self._begin_scrub(revision)
+        compaction = self.compaction(revision)
+        if not compaction.keeps:
+            self.timeline.forget(revision)
+        self.rows.append(compaction_row(compaction))
+        self._begin_scrub(compaction)
+
+    def compaction(self, revision: int) -> Compaction:
+        """Return the compaction at a revision, with what is to be kept as of now."""
+        now_s, through, expired = self.timeline.now_s, self.revision, self.timeline.surely_before
+        return Compaction.under(
+            revision,
+            (
+                (
+                    space.tenant,
+                    {
+                        prefix: Keep.of(
+                            policy, expired=expired(now_s - policy.for_s), through=through
+                        )
+                        for prefix, policy in space.retention.items()
+                    },
+                )
+                for space in self._spaces.values()
+            ),
+        )
 
     def history(self, space: Space, key: bytes, before: int, count_max: int) -> list[bytes]:
         """Return positions of a key before a revision, newest first.
@@ -176,8 +204,12 @@ class Store:
         What a compaction gives up is not among them, also before its slices have come to it, and
         after a crash that has kept of a version its row in the index alone.
         """
-        index = space.index
-        doomed = max([index.doomed(key, revision) for revision in self._scrubbing], default=0)
+        index, tenant = space.index, space.tenant
+        doomed = 0
+        for compaction in self._scrubbing:
+            keeps = compaction.keeps.get(tenant)
+            keep = keeps.find(key) if keeps else None
+            doomed = max(doomed, index.doomed(key, compaction.revision, keep))
         return index.positions_before(key, before, doomed=doomed, count_max=count_max)
 
     def run_slice(self) -> bool:
@@ -193,11 +225,15 @@ class Store:
 
     # --- start ----------------------------------------------------------------------------------
 
-    def load(self, blocks: Iterable[bytes]) -> None:
+    def load(self, blocks: Iterable[bytes], compactions: Sequence[Compaction]) -> None:
         """Read the index back from its blocks; spaces of tenants must have been added.
 
         Rows of tenants that are gone, and versions that a compaction before the crash had already
         given up, are scrubbed again: scrubbing is idempotent.
+
+        Args:
+            blocks: In the order of their places.
+            compactions: Those that have a row, oldest first.
         """
         orphans = False
         for block in blocks:
@@ -208,8 +244,11 @@ class Store:
                     orphans = True
                 else:
                     space.index.load(key, head)
-        if self.compacted > 0:
-            self._begin_scrub(self.compacted, freed=orphans)
+        if compactions:
+            for compaction in compactions:
+                self._begin_scrub(compaction, freed=orphans)
+        elif self.compacted > 0:
+            self._begin_scrub(Compaction.plain(self.compacted), freed=orphans)
         elif orphans:
             self.slices.append(self._rewrite_blocks())
         for space in self._spaces.values():
@@ -225,22 +264,37 @@ class Store:
             self.revision = writing.main
             self._publish(space, writing.main, writing.events)
 
-    def _begin_scrub(self, revision: int, *, freed: bool = False) -> None:
-        self._scrubbing.append(revision)
-        self.slices.append(self._scrub(revision, freed=freed))
+    def _begin_scrub(self, compaction: Compaction, *, freed: bool = False) -> None:
+        self._scrubbing.append(compaction)
+        self._stored.append(compaction)
+        self.slices.append(self._scrub(compaction, freed=freed))
 
-    def _scrub(self, revision: int, *, freed: bool) -> Iterator[None]:
+    def _scrub(self, compaction: Compaction, *, freed: bool) -> Iterator[None]:
+        revision = compaction.revision
         for space in list(self._spaces.values()):
+            keeps = compaction.keeps.get(space.tenant)
+            keep = keeps.find if keeps else _keep_nothing
             keys = space.index.keys_with_past()
             for start in range(0, len(keys), _COMPACT_KEYS_PER_SLICE):
                 for key in keys[start : start + _COMPACT_KEYS_PER_SLICE]:
-                    places = space.index.compact(key, revision)
+                    places = space.index.compact(key, revision, keep(key))
                     freed = freed or bool(places)
                     self.records.obsolete.extend(p for p in places if not is_tombstone(p))
                 yield
-        self._scrubbing.remove(revision)
+        self._scrubbing.remove(compaction)
         if freed:
             yield from self._rewrite_blocks()
+        self._end_scrub(compaction)
+
+    def _end_scrub(self, compaction: Compaction) -> None:
+        """Let go of the rows that a start does not need any more.
+
+        The newest compaction that kept something is carried out again at each start, as it was.
+        """
+        done = self._stored.index(compaction) + 1
+        gone = done - bool(compaction.keeps)
+        self.rows += [compaction_row(each, is_gone=True) for each in self._stored[:gone]]
+        del self._stored[:gone]
 
     def _erase(self, space: Space) -> Iterator[None]:
         index = space.index
@@ -294,3 +348,13 @@ class Store:
         awaited = records.flushes_begun + unflushed
         while records.flushes_ended < awaited:
             yield
+
+
+def compaction_row(compaction: Compaction, *, is_gone: bool = False) -> Row:
+    """Return what is stored of a compaction, or its deletion."""
+    key = COMPACTION_KEY + compaction.revision.to_bytes(8, "big")
+    return Row(Table.STATE, key, NO_SCOPE, None if is_gone else compaction.encode())
+
+
+def _keep_nothing(_: bytes) -> None:
+    return None
