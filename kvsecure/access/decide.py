@@ -388,6 +388,9 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         ),
         version_pb2.RetentionListRequest: Rule(_admin, {}),
         version_pb2.RetentionDeleteRequest: Rule(_admin, {"prefix": _K}),
+        # Nobody can undo it, and it goes past every policy.
+        version_pb2.DestroyRequest: Rule(_admin, {"key": _K}),
+        version_pb2.DestroyStatusRequest: Rule(_admin, {}),
         # Every answer tells the revision that there is; this one tells those that were.
         version_pb2.RevisionAtRequest: Rule(_anybody, {"time_s": _O}),
         # watches

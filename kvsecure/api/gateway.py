@@ -106,6 +106,8 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/kvsecurepb.Versions/RetentionSet": ("kvsecure/versions/retention/set",),
     "/kvsecurepb.Versions/RetentionList": ("kvsecure/versions/retention/list",),
     "/kvsecurepb.Versions/RetentionDelete": ("kvsecure/versions/retention/delete",),
+    "/kvsecurepb.Versions/Destroy": ("kvsecure/versions/destroy",),
+    "/kvsecurepb.Versions/DestroyStatus": ("kvsecure/versions/destroystatus",),
 }
 
 _STATUS: Final[Mapping[int, HTTPStatus]] = {

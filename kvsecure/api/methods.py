@@ -205,6 +205,8 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _VERSIONS + "RetentionSet": _unary(version_pb2.RetentionSetRequest, versions.retention_set),
         _VERSIONS + "RetentionList": _unary(version_pb2.RetentionListRequest, auth.read),
         _VERSIONS + "RetentionDelete": _unary(version_pb2.RetentionDeleteRequest, auth.submit),
+        _VERSIONS + "Destroy": _unary(version_pb2.DestroyRequest, versions.destroy),
+        _VERSIONS + "DestroyStatus": _unary(version_pb2.DestroyStatusRequest, auth.read),
     }
 )
 

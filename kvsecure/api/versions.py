@@ -12,17 +12,22 @@ from kvsecure.model.limits import (
     RETENTION_PREFIX_BYTES_MAX,
     RETENTION_VERSIONS_MAX,
 )
-from kvsecure.proto.version_pb2 import HistoryRequest, RetentionSetRequest
+from kvsecure.proto.version_pb2 import DestroyRequest, HistoryRequest, RetentionSetRequest
 from kvsecure.security.gate import Asking
 
-__all__ = ["history", "retention_set"]
+__all__ = ["destroy", "history", "retention_set"]
 
 
 def history(services: Services, asking: Asking, request: HistoryRequest, _: bytes) -> None:
     """Answer with the versions of a key."""
-    if not request.key:
-        raise Refused(Failure.EMPTY_KEY)
+    _check_key(request.key)
     services.gate.read(asking, request)
+
+
+def destroy(services: Services, asking: Asking, request: DestroyRequest, content: bytes) -> None:
+    """Forget every version of a key for good."""
+    _check_key(request.key)
+    services.gate.submit(asking, request, content)
 
 
 def retention_set(
@@ -41,3 +46,8 @@ def retention_set(
             f"at most {RETENTION_VERSIONS_MAX} versions, and {RETENTION_FOR_S_MAX} seconds",
         )
     services.gate.submit(asking, request, content)
+
+
+def _check_key(key: bytes) -> None:
+    if not key:
+        raise Refused(Failure.EMPTY_KEY)

@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "diff": _entry("diff", "diff", _KEYS, "What changed in between."),
     "undelete": _entry("undelete", "undelete", _KEYS, "Bring back a deleted key."),
     "rollback": _entry("rollback", "rollback", _KEYS, "Make keys what they were."),
+    "destroy": _entry("destroy", "destroy", _KEYS, "Forget every version of a key for good."),
     "retention": _entry("retention", "retention", _KEYS, "Versions that compaction keeps."),
     "compact": _entry("compact", "compact", _KEYS, "Forget old revisions."),
     "user": _entry("user", "user", _ACCESS, "Users and their roles."),

@@ -91,6 +91,7 @@ _REPEATABLE: Final = frozenset(
         "/kvsecurepb.Audit/Head",
         "/kvsecurepb.Audit/Tail",
         "/kvsecurepb.Crypto/Status",
+        "/kvsecurepb.Versions/DestroyStatus",
         "/kvsecurepb.Versions/History",
         "/kvsecurepb.Versions/RetentionList",
         "/kvsecurepb.Versions/RevisionAt",

@@ -14,7 +14,7 @@ from kvsecure.client.values import KeyValue
 from kvsecure.model.errors import Failure
 from kvsecure.proto import version_pb2
 
-__all__ = ["Retention", "Version", "Versions"]
+__all__ = ["Remains", "Retention", "Version", "Versions"]
 
 _SERVICE: Final = "/kvsecurepb.Versions"
 
@@ -87,6 +87,20 @@ class Retention:
     prefix: bytes
     keep_versions: int = 0
     keep_for_s: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What is left of destroyed keys of the tenant on the disk of the member that answers.
+
+    Attributes:
+        pending: Of how many keys there may be bytes.
+        is_stalled: The disk did not let the member get rid of them; it tries again.
+    """
+
+    pending: int
+    is_stalled: bool
 
 
 @final
@@ -190,6 +204,27 @@ class Versions:
             version_pb2.RetentionDeleteRequest(prefix=prefix),
             version_pb2.RetentionDeleteResponse,
         )
+
+    def destroy(self, key: bytes) -> bool:
+        """Forget every version of a key for good, and return whether it existed.
+
+        From the answer on nobody can read any of them; `remains` tells when their bytes are gone.
+        """
+        answer = self._connection.call(
+            f"{_SERVICE}/Destroy",
+            version_pb2.DestroyRequest(key=key),
+            version_pb2.DestroyResponse,
+        )
+        return answer.deleted
+
+    def remains(self) -> Remains:
+        """Return what is left of destroyed keys."""
+        answer = self._connection.call(
+            f"{_SERVICE}/DestroyStatus",
+            version_pb2.DestroyStatusRequest(),
+            version_pb2.DestroyStatusResponse,
+        )
+        return Remains(pending=answer.pending, is_stalled=answer.stalled)
 
     def _page(
         self, key: bytes, limit: int, before_revision: int, *, values: bool

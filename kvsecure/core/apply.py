@@ -228,6 +228,12 @@ def _retention_delete(context: _Context, command: version_pb2.RetentionDeleteReq
     return context.answer()
 
 
+def _destroy(context: _Context, command: version_pb2.DestroyRequest) -> Answer:
+    context.refuse_corrupt()
+    is_deleted = context.state.store.destroy(context.space, command.key)
+    return context.answer(varint_field(b"\x10", is_deleted))
+
+
 # --- leases -------------------------------------------------------------------------------------
 
 
@@ -427,6 +433,7 @@ _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProx
         state_pb2.Clock: _clock,
         version_pb2.RetentionSetRequest: _retention_set,
         version_pb2.RetentionDeleteRequest: _retention_delete,
+        version_pb2.DestroyRequest: _destroy,
         lease_pb2.LeaseGrantRequest: _lease_grant,
         lease_pb2.LeaseRevokeRequest: _lease_revoke,
         auth_pb2.AuthEnableRequest: _auth_enable,

@@ -298,15 +298,16 @@ class Engine:
 
         return release
 
-    def defragment(self, done: type_defragmented) -> None:
+    def defragment(self, done: type_defragmented, *, afresh: bool = False) -> None:
         """Give the tables' free pages back to the file system; reads and writes go on.
 
         Args:
             done: Told when it is done. Whoever asks while it runs is told of that run.
+            afresh: Leave nothing behind of rows that are gone by now; nothing else may run.
         """
         self._defragmented.append(done)
         if len(self._defragmented) == 1:
-            self._tables.send(Order.DEFRAGMENT)
+            self._tables.send(Order.DEFRAGMENT, b"\1" if afresh else b"")
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -441,6 +442,10 @@ class Engine:
         """Have everything that is written from now on sealed under another data key."""
         self._log.send(Order.REKEY, encode_keys({term: log_key}))
         self._tables.send(Order.REKEY, encode_keys({term: table_key}))
+
+    def begin_segment(self, term: int, log_key: Secret) -> None:
+        """Have the next entry begin a segment of the log, under the newest data key."""
+        self._log.send(Order.REKEY, encode_keys({term: log_key}))
 
     def cut_log(self) -> Index:
         """Put an empty entry into the log, so that it goes on and what is before it can go.

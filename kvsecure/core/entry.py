@@ -53,6 +53,7 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         6: state_pb2.Clock,
         7: version_pb2.RetentionSetRequest,
         8: version_pb2.RetentionDeleteRequest,
+        9: version_pb2.DestroyRequest,
         10: lease_pb2.LeaseGrantRequest,
         11: lease_pb2.LeaseRevokeRequest,
         20: auth_pb2.AuthEnableRequest,

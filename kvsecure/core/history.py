@@ -14,6 +14,7 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import HISTORY_BYTES_MAX, HISTORY_VERSIONS_MAX
 from kvsecure.proto.mvcc_pb2 import KeyValue
 from kvsecure.proto.version_pb2 import (
+    DestroyStatusResponse,
     HistoryRequest,
     HistoryResponse,
     RetentionListResponse,
@@ -23,7 +24,7 @@ from kvsecure.proto.version_pb2 import (
     Version,
 )
 
-__all__ = ["answer_history", "answer_policies", "answer_revision_at"]
+__all__ = ["answer_destroyed", "answer_history", "answer_policies", "answer_revision_at"]
 
 _NEWEST: Final = 1 << 63
 
@@ -77,6 +78,14 @@ def answer_policies(space: Space) -> bytes:
         for prefix, policy in sorted(space.retention.items())
     ]
     return RetentionListResponse(policies=policies).SerializeToString()
+
+
+def answer_destroyed(store: Store, space: Space) -> bytes:
+    """Return how many destroyed keys of a tenant may have bytes on the disk."""
+    pending = sum(each.tenant == space.tenant for each in store.destructions.values())
+    return DestroyStatusResponse(
+        pending=pending, stalled=bool(pending) and store.destruction_stalled
+    ).SerializeToString()
 
 
 def _fill(version: Version, kv: KeyValue, *, keys_only: bool) -> None:

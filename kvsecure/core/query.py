@@ -14,7 +14,12 @@ from google.protobuf.message import Message
 
 from kvsecure.core.accounts import ROOT, Tenant
 from kvsecure.core.apply import tenant_view
-from kvsecure.core.history import answer_history, answer_policies, answer_revision_at
+from kvsecure.core.history import (
+    answer_destroyed,
+    answer_history,
+    answer_policies,
+    answer_revision_at,
+)
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State, alarm_list
 from kvsecure.model.answer import Answer, answer
@@ -182,6 +187,10 @@ def _retention_list(query: _Query, _: version_pb2.RetentionListRequest) -> bytes
     return answer_policies(query.space)
 
 
+def _destroy_status(query: _Query, _: version_pb2.DestroyStatusRequest) -> bytes:
+    return answer_destroyed(query.state.store, query.space)
+
+
 QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = MappingProxyType(
     {
         kv_pb2.RangeRequest: _range,
@@ -199,5 +208,6 @@ QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = Mapping
         version_pb2.HistoryRequest: _history,
         version_pb2.RevisionAtRequest: _revision_at,
         version_pb2.RetentionListRequest: _retention_list,
+        version_pb2.DestroyStatusRequest: _destroy_status,
     }
 )

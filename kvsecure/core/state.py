@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, Message
 
 from kvsecure.core.accounts import Accounts, Tenant
 from kvsecure.core.mvcc.records import Records, TableSource
-from kvsecure.core.mvcc.retention import Compaction, Policy
+from kvsecure.core.mvcc.retention import Compaction, Destruction, Policy
 from kvsecure.core.mvcc.space import Space
-from kvsecure.core.mvcc.store import COMPACTION_KEY, Store
+from kvsecure.core.mvcc.store import COMPACTION_KEY, DESTRUCTION_KEY, Store
 from kvsecure.core.mvcc.timeline import UnreadableChunk
 from kvsecure.core.watch import Hub
 from kvsecure.model.ids import Index, LeaseId, TenantId, Term
@@ -190,13 +190,16 @@ class State:
                 for policy in state_pb2.Retention.FromString(value).policies:
                     space.retention[policy.prefix] = Policy(policy.keep_versions, policy.keep_for_s)
             compactions = [Compaction.decode(value) for _, value in by_kind.pop(COMPACTION_KEY, [])]
+            destructions = [
+                Destruction.decode(value) for _, value in by_kind.pop(DESTRUCTION_KEY, [])
+            ]
             for _, value in by_kind.pop(_TIMELINE, []):
                 self.store.timeline.load_row(value)
         except (DecodeError, KeyError, UnreadableChunk) as error:
             raise UnreadableState(f"a row of the state table cannot be read: {error}") from None
         if by_kind:
             raise UnreadableState("the state table holds rows of a kind not known here")
-        self.store.load(blocks, compactions)
+        self.store.load(blocks, compactions, destructions)
         return applied
 
     def _load_applied(self, rows: list[tuple[bytes, bytes]]) -> state_pb2.Applied:

@@ -135,3 +135,13 @@ class StoredCompaction(_message.Message):
     revision: int
     kept: _containers.RepeatedCompositeFieldContainer[StoredCompaction.Kept]
     def __init__(self, revision: _Optional[int] = ..., kept: _Optional[_Iterable[_Union[StoredCompaction.Kept, _Mapping]]] = ...) -> None: ...
+
+class Destruction(_message.Message):
+    __slots__ = ("tenant", "key", "through")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
+    tenant: int
+    key: bytes
+    through: int
+    def __init__(self, tenant: _Optional[int] = ..., key: _Optional[bytes] = ..., through: _Optional[int] = ...) -> None: ...

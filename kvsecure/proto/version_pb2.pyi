@@ -116,3 +116,31 @@ class RetentionDeleteResponse(_message.Message):
     HEADER_FIELD_NUMBER: _ClassVar[int]
     header: _kv_pb2.ResponseHeader
     def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ...) -> None: ...
+
+class DestroyRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    def __init__(self, key: _Optional[bytes] = ...) -> None: ...
+
+class DestroyResponse(_message.Message):
+    __slots__ = ("header", "deleted")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    header: _kv_pb2.ResponseHeader
+    deleted: bool
+    def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ..., deleted: _Optional[bool] = ...) -> None: ...
+
+class DestroyStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DestroyStatusResponse(_message.Message):
+    __slots__ = ("header", "pending", "stalled")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    STALLED_FIELD_NUMBER: _ClassVar[int]
+    header: _kv_pb2.ResponseHeader
+    pending: int
+    stalled: bool
+    def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ..., pending: _Optional[int] = ..., stalled: _Optional[bool] = ...) -> None: ...

@@ -192,6 +192,8 @@ _ADMIN_ONLY: Final = (
     auth_pb2.AuthRoleRevokePermissionRequest(role="app"),
     version_pb2.RetentionSetRequest(prefix=_MINE, keep_versions=1),
     version_pb2.RetentionListRequest(),
+    version_pb2.DestroyRequest(key=_MINE),
+    version_pb2.DestroyStatusRequest(),
     version_pb2.RetentionDeleteRequest(prefix=_MINE),
 )
 _CLUSTER_ONLY: Final = (

@@ -340,6 +340,43 @@ def test_policy_that_keeps_nothing_is_wrong_usage(root: Run, words: tuple[str, .
     assert root("retention", "set", *words).exit_code == 2
 
 
+# --- destruction --------------------------------------------------------------------------------
+
+
+def test_destroy_asks_and_waits_and_tells_what_is_left(
+    run: Run, root: Run, member: Member, prefix: str
+) -> None:
+    """It is not done without a word, and says what it reaches and what it does not."""
+    _put(root, prefix, "one", "two")
+    assert root("destroy", prefix).exit_code == 2
+    assert _done(root("get", prefix)) == "two"
+
+    done = root("destroy", prefix, "--yes")
+
+    assert _done(done).splitlines() == [
+        f"{prefix} is deleted, and none of its versions can be read any more",
+        "its bytes are gone from the tables and the log",
+    ]
+    assert "Backups from before still have it" in done.stderr
+    (left,) = json.loads(_done(root("history", prefix, "--format=json")))["versions"]
+    assert left["deleted"]
+    assert root("undelete", prefix).exit_code == 1
+    assert "did not exist" in _done(root("destroy", f"{prefix}never", "--yes"))
+
+
+def test_destroy_does_not_say_gone_before_it_is(run: Run, scripted: ScriptedServer) -> None:
+    """What is still there when the time is over is told, with status 1."""
+    scripted.script("/kvsecurepb.Versions/Destroy", version_pb2.DestroyResponse(deleted=True))
+    left = version_pb2.DestroyStatusResponse(pending=1, stalled=True)
+    scripted.script("/kvsecurepb.Versions/DestroyStatus", left, left)
+
+    done = run("--endpoint", scripted.endpoint, "destroy", "k", "--yes", "--wait=0")
+
+    assert done.exit_code == 1
+    assert "may still be on the disk" in done.stderr
+    assert "are gone" not in done.stdout
+
+
 # --- bringing back ------------------------------------------------------------------------------
 
 

@@ -225,14 +225,6 @@ class DumbStore:
                 return lease_pb2.LeaseGrantResponse(ID=command.ID, TTL=command.TTL)
             case lease_pb2.LeaseRevokeRequest():
                 return self._revoke(space, command.ID)
-            case version_pb2.RetentionSetRequest():
-                space.policies[command.prefix] = (command.keep_versions, command.keep_for_s)
-                return version_pb2.RetentionSetResponse()
-            case version_pb2.RetentionDeleteRequest():
-                if command.prefix not in space.policies:
-                    raise _DumbRefusal(Failure.RETENTION_NOT_FOUND)
-                del space.policies[command.prefix]
-                return version_pb2.RetentionDeleteResponse()
             case tenant_pb2.TenantAddRequest():
                 return self._add_tenant(command.name)
             case tenant_pb2.TenantDeleteRequest():
@@ -240,6 +232,27 @@ class DumbStore:
                     raise _DumbRefusal(Failure.TENANT_NOT_FOUND)
                 del self.spaces[self.names.pop(command.name)]
                 return tenant_pb2.TenantDeleteResponse()
+        return self._run_versions(space, command)
+
+    def _run_versions(self, space: DumbSpace, command: Message) -> Message:
+        match command:
+            case version_pb2.RetentionSetRequest():
+                space.policies[command.prefix] = (command.keep_versions, command.keep_for_s)
+                return version_pb2.RetentionSetResponse()
+            case version_pb2.DestroyRequest():
+                exists = space.now(command.key) is not None
+                if exists:
+                    self._change(space, command.key, None)
+                changes = space.changes.pop(command.key, [])[-1:]
+                if changes:
+                    # As if nothing had ever been written but that it is not there.
+                    space.changes[command.key] = changes
+                return version_pb2.DestroyResponse(deleted=exists)
+            case version_pb2.RetentionDeleteRequest():
+                if command.prefix not in space.policies:
+                    raise _DumbRefusal(Failure.RETENTION_NOT_FOUND)
+                del space.policies[command.prefix]
+                return version_pb2.RetentionDeleteResponse()
         raise AssertionError(command)
 
     def _add_tenant(self, name: str) -> Message:

@@ -45,6 +45,7 @@ def everything(state: State) -> object:
         state.store.revision,
         state.store.compacted,
         len(state.store.slices),
+        [each.encode() for each in state.store.destructions.values()],
         [(chunk.firsts.tolist(), chunk.seconds.tolist()) for chunk in state.store.timeline._chunks],
         frozenset(state.store.timeline._changed),
         frozenset(state.alarms),

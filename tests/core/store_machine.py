@@ -42,6 +42,7 @@ RESPONSES: Final[Mapping[type[Message], type[Message]]] = MappingProxyType(
         lease_pb2.LeaseRevokeRequest: lease_pb2.LeaseRevokeResponse,
         version_pb2.RetentionSetRequest: version_pb2.RetentionSetResponse,
         version_pb2.RetentionDeleteRequest: version_pb2.RetentionDeleteResponse,
+        version_pb2.DestroyRequest: version_pb2.DestroyResponse,
         # It is answered to nobody, with nothing.
         state_pb2.Clock: state_pb2.Clock,
         tenant_pb2.TenantAddRequest: tenant_pb2.TenantAddResponse,
@@ -178,6 +179,17 @@ class StoreMachine(RuleBasedStateMachine):
             self.slices(slices)
         else:
             self._run(1, tenant_pb2.TenantAddRequest(name=name, root_no_password=True))
+
+    @rule(tenant=_TENANTS, key=requests.keys)
+    def destroy(self, tenant: int, key: bytes) -> None:
+        """Destroy a key, whether or not there is anything of it."""
+        self._run(tenant, version_pb2.DestroyRequest(key=key))
+
+    @rule()
+    def end_destructions(self) -> None:
+        """Take note that destroyed bytes are gone, as a member does once the slices are done."""
+        if not self.state.store.slices:
+            self.state.store.end_destructions(list(self.state.store.destructions.values()))
 
     @rule(
         tenant=_TENANTS,

@@ -325,6 +325,7 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
         keep_versions=st.integers(0, 2**32 - 1),
         keep_for_s=st.integers(0, 2**64 - 1),
     ),
+    version_pb2.DestroyRequest: st.builds(version_pb2.DestroyRequest, key=requests.keys),
     version_pb2.RetentionDeleteRequest: st.builds(
         version_pb2.RetentionDeleteRequest, prefix=requests.keys
     ),

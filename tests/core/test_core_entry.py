@@ -53,6 +53,7 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
         "0107 E 0a0170 1003 183c",
     ),
     (version_pb2.RetentionDeleteRequest(prefix=b"p"), "0108 E 0a0170"),
+    (version_pb2.DestroyRequest(key=b"k"), "0109 E 0a016b"),
     (lease_pb2.LeaseGrantRequest(TTL=60, ID=7), "010a E 083c 1007"),
     (lease_pb2.LeaseRevokeRequest(ID=7), "010b E 0807"),
     (auth_pb2.AuthEnableRequest(), "0114 E"),

@@ -49,7 +49,7 @@ def test_page_ends_where_it_is_long(state: State) -> None:
 
 
 @pytest.mark.parametrize("keys_only", [False, True])
-def test_page_ends_where_it_is_much(state: State, keys_only: bool) -> None:  # noqa: FBT001 - pytest gives it by name
+def test_page_ends_where_it_is_much(*, state: State, keys_only: bool) -> None:
     """A page ends behind the version with which it is large; values are left out if asked for."""
     for letter in b"abc":
         _put(state, b"k", bytes((letter,)) * HISTORY_BYTES_MAX)
@@ -150,7 +150,7 @@ def test_second_is_said_once_and_only_with_something_to_write(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-def test_times_are_the_same_after_a_restart(tmp_path: Path, flushed: bool) -> None:  # noqa: FBT001 - pytest gives it by name
+def test_times_are_the_same_after_a_restart(*, tmp_path: Path, flushed: bool) -> None:
     """Whether tables or log bring them back, versions have the seconds that they had."""
 
     async def act() -> None:

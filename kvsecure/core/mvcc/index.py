@@ -280,6 +280,29 @@ class KeyIndex:
             self.dead.remove(key)
         return freed
 
+    def destroy(self, key: bytes, revision: int) -> list[bytes]:
+        """Forget every version of a key through a revision; return the positions that are free now.
+
+        A deletion that is the last of them stays, for watches that catch up.
+        """
+        head = self.heads.get(key)
+        if head is None:
+            return []
+        run = self.past.get(key, _NOTHING)
+        chain = run + head[:POSITION_BYTES]
+        count = _last_through(chain, revision.to_bytes(8, "big")) + 1
+        if count and chain[count * POSITION_BYTES - 4] & 0x80:
+            count -= 1
+        freed = _split(chain[: count * POSITION_BYTES])
+        if count * POSITION_BYTES >= len(run):
+            self.past.pop(key, None)
+        else:
+            del run[: count * POSITION_BYTES]
+        if count * POSITION_BYTES == len(chain):
+            del self.heads[key]
+            (self.dead if head[8] & 0x80 else self.live).remove(key)
+        return freed
+
     def _retain(self, key: bytes, old: bytes) -> None:
         run = self.past.get(key)
         if run is None:

@@ -3,6 +3,7 @@
     Policy       of a tenant and a prefix: keep N versions, keep for T; the longest prefix wins
     Keep         the same for one compaction: how many, and superseded after which revision
     Compaction   a revision, and what is kept of the time before it
+    Destruction  a key, and the revision through which nothing is kept of it
 
 Owns: turning policies into what one compaction keeps, and looking up what counts for a key.
 Never: looks at versions; the index does. Reads no clock; times have become revisions here.
@@ -11,17 +12,20 @@ Keeps: what a compaction keeps is fixed when it is applied, so that neither the 
     nor a crash in between changes what comes of it.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self, final
 
 from kvsecure.model.ids import TenantId
+from kvsecure.proto import state_pb2
 from kvsecure.proto.state_pb2 import StoredCompaction
 
-__all__ = ["Compaction", "Keep", "Keeps", "Policy"]
+__all__ = ["Compaction", "Destruction", "Keep", "Keeps", "Policy"]
 
 # A revision that nothing is superseded after.
 _NEVER: Final = (1 << 63) - 1
+_NAME_BYTES: Final = 16
 
 
 class Policy(NamedTuple):
@@ -120,6 +124,37 @@ class Compaction:
     def under(cls, revision: int, tables: Iterable[tuple[TenantId, Mapping[bytes, Keep]]]) -> Self:
         """Return one that keeps more."""
         return cls(revision=revision, keeps=_compiled(tables))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Destruction:
+    """A key of which no version through a revision may be read, or found on the disk."""
+
+    tenant: TenantId
+    key: bytes
+    through: int
+
+    @property
+    def name(self) -> bytes:
+        """What tells it from others; a key may be too long for a row's."""
+        digest = hashlib.sha256(self.key).digest()
+        return self.tenant.to_bytes(4, "big") + digest[:_NAME_BYTES]
+
+    def encode(self) -> bytes:
+        """Return its stored form."""
+        stored = state_pb2.Destruction(tenant=self.tenant, key=self.key, through=self.through)
+        return stored.SerializeToString()
+
+    @classmethod
+    def decode(cls, content: bytes) -> Self:
+        """Read what `encode` wrote.
+
+        Raises:
+            DecodeError: It is not that.
+        """
+        stored = state_pb2.Destruction.FromString(content)
+        return cls(tenant=TenantId(stored.tenant), key=stored.key, through=stored.through)
 
 
 def _compiled(

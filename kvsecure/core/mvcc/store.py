@@ -13,7 +13,7 @@ from typing import Final, final
 from kvsecure.core.mvcc.index import is_tombstone, position
 from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
-from kvsecure.core.mvcc.retention import Compaction, Keep
+from kvsecure.core.mvcc.retention import Compaction, Destruction, Keep
 from kvsecure.core.mvcc.space import Event, Space, Writing
 from kvsecure.core.mvcc.timeline import Timeline
 from kvsecure.core.mvcc.txn import (
@@ -31,10 +31,18 @@ from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvsecure.storage.tables import NO_SCOPE, Row, Table
 
-__all__ = ["COMPACTION_KEY", "Store", "compaction_row"]
+__all__ = [
+    "COMPACTION_KEY",
+    "DESTRUCTION_KEY",
+    "Store",
+    "compaction_row",
+    "destruction_row",
+]
 
 # First byte of the key of a compaction's row in the state table.
 COMPACTION_KEY: Final = b"C"
+# And of a destruction's.
+DESTRUCTION_KEY: Final = b"D"
 
 _COMPACT_KEYS_PER_SLICE = 2_000
 _BLOCK_BYTES_MERGED = 256 * 1024
@@ -65,6 +73,11 @@ class Store:
         # Rows of the state and index tables that the next flush writes besides records.
         self.rows: list[Row] = []
         self.slices: deque[Iterator[None]] = deque()
+        # By their names; until nothing of them is on the disk.
+        self.destructions: dict[bytes, Destruction] = {}
+        # Whether this member could not get rid of their bytes when it last tried.
+        self.destruction_stalled = False
+        self._is_rewrite_due = False
         # Compactions whose slices are not done.
         self._scrubbing: list[Compaction] = []
         # Compactions that have a row, oldest first.
@@ -198,6 +211,48 @@ class Store:
             ),
         )
 
+    # --- destruction ----------------------------------------------------------------------------
+
+    def destroy(self, space: Space, key: bytes) -> bool:
+        """Forget every version of a key: at once for readers, in slices for the bytes.
+
+        Returns:
+            Whether it existed; then it was deleted in a revision of its own.
+        """
+        exists = space.index.head(key) is not None
+        writing = Writing(space, self.records, self.revision + 1)
+        if exists:
+            writing.delete(key)
+            # Whoever watches is told that it is gone, and not what it was.
+            writing.events[-1] = writing.events[-1]._replace(previous=None)
+        self._finish(space, writing)
+        destruction = Destruction(tenant=space.tenant, key=key, through=self.revision)
+        self.rows.append(destruction_row(destruction))
+        self._begin_destruction(destruction)
+        return exists
+
+    def end_destructions(self, gone: Iterable[Destruction]) -> None:
+        """Take note that nothing of these is on the disk any more."""
+        for destruction in gone:
+            if self.destructions.get(destruction.name) is destruction:
+                del self.destructions[destruction.name]
+                self.rows.append(destruction_row(destruction, is_gone=True))
+
+    def _begin_destruction(self, destruction: Destruction) -> None:
+        self.destructions[destruction.name] = destruction
+        space = self._spaces.get(TenantId(destruction.tenant))
+        if space is not None:
+            places = space.index.destroy(destruction.key, destruction.through)
+            self.records.destroy(place for place in places if not is_tombstone(place))
+        if not self._is_rewrite_due:
+            self._is_rewrite_due = True
+            self.slices.append(self._rewrite_for_destruction())
+
+    def _rewrite_for_destruction(self) -> Iterator[None]:
+        # One that has not begun is for all that are destroyed until then.
+        self._is_rewrite_due = False
+        yield from self._rewrite_blocks()
+
     def history(self, space: Space, key: bytes, before: int, count_max: int) -> list[bytes]:
         """Return positions of a key before a revision, newest first.
 
@@ -225,7 +280,12 @@ class Store:
 
     # --- start ----------------------------------------------------------------------------------
 
-    def load(self, blocks: Iterable[bytes], compactions: Sequence[Compaction]) -> None:
+    def load(
+        self,
+        blocks: Iterable[bytes],
+        compactions: Sequence[Compaction],
+        destructions: Iterable[Destruction],
+    ) -> None:
         """Read the index back from its blocks; spaces of tenants must have been added.
 
         Rows of tenants that are gone, and versions that a compaction before the crash had already
@@ -234,6 +294,7 @@ class Store:
         Args:
             blocks: In the order of their places.
             compactions: Those that have a row, oldest first.
+            destructions: Those whose bytes may not be gone.
         """
         orphans = False
         for block in blocks:
@@ -244,6 +305,8 @@ class Store:
                     orphans = True
                 else:
                     space.index.load(key, head)
+        for destruction in destructions:
+            self._begin_destruction(destruction)
         if compactions:
             for compaction in compactions:
                 self._begin_scrub(compaction, freed=orphans)
@@ -354,6 +417,12 @@ def compaction_row(compaction: Compaction, *, is_gone: bool = False) -> Row:
     """Return what is stored of a compaction, or its deletion."""
     key = COMPACTION_KEY + compaction.revision.to_bytes(8, "big")
     return Row(Table.STATE, key, NO_SCOPE, None if is_gone else compaction.encode())
+
+
+def destruction_row(destruction: Destruction, *, is_gone: bool = False) -> Row:
+    """Return what is stored of a destruction, or its deletion."""
+    key = DESTRUCTION_KEY + destruction.name
+    return Row(Table.STATE, key, NO_SCOPE, None if is_gone else destruction.encode())
 
 
 def _keep_nothing(_: bytes) -> None:
