@@ -33,6 +33,7 @@ from kvsecure.proto import (
     reflection_pb2,
     state_pb2,
     tenant_pb2,
+    version_pb2,
     watch_pb2,
 )
 
@@ -300,6 +301,10 @@ def _lease_list(grants: Grants, _: lease_pb2.LeaseLeasesRequest, facts: Facts) -
     )
 
 
+def _history(grants: Grants, request: version_pb2.HistoryRequest, _: Facts) -> Decision:
+    return _keys(grants.admin or grants.read.cover_key(request.key))
+
+
 def _may_read(grants: Grants, key: bytes, range_end: bytes) -> bool:
     if not range_end:
         return grants.read.cover_key(key)
@@ -374,6 +379,20 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         kv_pb2.TxnRequest: Rule(_txn, {"compare": _N, "success": _N, "failure": _N}),
         # Compaction forgets the past of every tenant.
         kv_pb2.CompactionRequest: Rule(_cluster_admin, {"revision": _O, "physical": _O}),
+        # versions
+        version_pb2.HistoryRequest: Rule(
+            _history, {"key": _K, "limit": _O, "before_revision": _O, "keys_only": _O}
+        ),
+        version_pb2.RetentionSetRequest: Rule(
+            _admin, {"prefix": _K, "keep_versions": _O, "keep_for_s": _O}
+        ),
+        version_pb2.RetentionListRequest: Rule(_admin, {}),
+        version_pb2.RetentionDeleteRequest: Rule(_admin, {"prefix": _K}),
+        # Nobody can undo it, and it goes past every policy.
+        version_pb2.DestroyRequest: Rule(_admin, {"key": _K}),
+        version_pb2.DestroyStatusRequest: Rule(_admin, {}),
+        # Every answer tells the revision that there is; this one tells those that were.
+        version_pb2.RevisionAtRequest: Rule(_anybody, {"time_s": _O}),
         # watches
         watch_pb2.WatchRequest: Rule(
             _nobody, {"create_request": _N, "cancel_request": _N, "progress_request": _N}
@@ -427,6 +446,8 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         ),
         # What the log has of a burst; nobody can send it.
         state_pb2.PutBurst: Rule(_nobody, {"puts": _N}),
+        # Of whoever proposes; nobody can send it.
+        state_pb2.Clock: Rule(_nobody, {"time_s": _O}),
         # Of the member itself, after a log-in; nobody can send it.
         state_pb2.VerifierUpgrade: Rule(_nobody, {"user": _S, "old_hash": _X, "new_hash": _X}),
         # the cluster

@@ -101,6 +101,13 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/kvsecurepb.Crypto/Rotate": ("kvsecure/crypto/rotate",),
     "/kvsecurepb.Crypto/Reencrypt": ("kvsecure/crypto/reencrypt",),
     "/kvsecurepb.Crypto/Retire": ("kvsecure/crypto/retire",),
+    "/kvsecurepb.Versions/History": ("kvsecure/versions/history",),
+    "/kvsecurepb.Versions/RevisionAt": ("kvsecure/versions/revisionat",),
+    "/kvsecurepb.Versions/RetentionSet": ("kvsecure/versions/retention/set",),
+    "/kvsecurepb.Versions/RetentionList": ("kvsecure/versions/retention/list",),
+    "/kvsecurepb.Versions/RetentionDelete": ("kvsecure/versions/retention/delete",),
+    "/kvsecurepb.Versions/Destroy": ("kvsecure/versions/destroy",),
+    "/kvsecurepb.Versions/DestroyStatus": ("kvsecure/versions/destroystatus",),
 }
 
 _STATUS: Final[Mapping[int, HTTPStatus]] = {

@@ -25,6 +25,7 @@ from kvsecure.api import (
     reflection,
     snapshot,
     tenants,
+    versions,
     watch,
 )
 from kvsecure.api.services import Receiver, Services, StreamCall
@@ -38,6 +39,7 @@ from kvsecure.proto import (
     maintenance_pb2,
     reflection_pb2,
     tenant_pb2,
+    version_pb2,
     watch_pb2,
 )
 from kvsecure.security.asking import Asking
@@ -112,6 +114,7 @@ _AUTH: Final = "/etcdserverpb.Auth/"
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
 _TENANTS: Final = "/kvsecurepb.Tenants/"
 _CRYPTO: Final = "/kvsecurepb.Crypto/"
+_VERSIONS: Final = "/kvsecurepb.Versions/"
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
@@ -205,6 +208,13 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _CRYPTO + "Rotate": _unary(crypto_pb2.CryptoRotateRequest, crypto.rotate),
         _CRYPTO + "Reencrypt": _unary(crypto_pb2.CryptoReencryptRequest, crypto.reencrypt),
         _CRYPTO + "Retire": _unary(crypto_pb2.CryptoRetireRequest, crypto.retire),
+        _VERSIONS + "History": _unary(version_pb2.HistoryRequest, versions.history),
+        _VERSIONS + "RevisionAt": _unary(version_pb2.RevisionAtRequest, auth.read),
+        _VERSIONS + "RetentionSet": _unary(version_pb2.RetentionSetRequest, versions.retention_set),
+        _VERSIONS + "RetentionList": _unary(version_pb2.RetentionListRequest, auth.read),
+        _VERSIONS + "RetentionDelete": _unary(version_pb2.RetentionDeleteRequest, auth.submit),
+        _VERSIONS + "Destroy": _unary(version_pb2.DestroyRequest, versions.destroy),
+        _VERSIONS + "DestroyStatus": _unary(version_pb2.DestroyStatusRequest, auth.read),
     }
 )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kvsecure.client.roles import Roles
     from kvsecure.client.tenants import Tenants
     from kvsecure.client.users import Users
+    from kvsecure.client.versions import Versions
     from kvsecure.client.watch import Watch
 
 __all__ = ["Client"]
@@ -164,6 +165,13 @@ class Client:
         from kvsecure.client.crypto import Crypto
 
         return Crypto(self.connection)
+
+    @cached_property
+    def versions(self) -> "Versions":
+        """What keys were."""
+        from kvsecure.client.versions import Versions
+
+        return Versions(self.connection)
 
     @cached_property
     def maintenance(self) -> "Maintenance":

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide
 from kvsecure.access.grants import Grants
 from kvsecure.core.accounts import ROOT, Tenant
+from kvsecure.core.mvcc.retention import Policy
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer, answer
@@ -24,6 +25,7 @@ from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import LeaseId, TenantId
+from kvsecure.model.limits import RETENTION_POLICIES_MAX
 from kvsecure.proto import (
     auth_pb2,
     kv_pb2,
@@ -31,6 +33,7 @@ from kvsecure.proto import (
     maintenance_pb2,
     state_pb2,
     tenant_pb2,
+    version_pb2,
 )
 from kvsecure.proto.encode import bytes_field, varint_field
 
@@ -198,6 +201,37 @@ def _compact(context: _Context, command: kv_pb2.CompactionRequest) -> Answer:
     context.state.store.compact(command.revision)
     context.state.hub.compacted = command.revision
     return context.answer()
+
+
+def _clock(context: _Context, command: state_pb2.Clock) -> Answer:
+    store = context.state.store
+    store.timeline.stamp(command.time_s, store.revision + 1)
+    return context.answer()
+
+
+def _retention_set(context: _Context, command: version_pb2.RetentionSetRequest) -> Answer:
+    context.refuse_corrupt()
+    retention = context.space.retention
+    prefix = command.prefix
+    if prefix not in retention and len(retention) >= RETENTION_POLICIES_MAX:
+        raise Refused(Failure.RETENTION_REJECTED, f"there are {len(retention)} policies already")
+    retention[prefix] = Policy(command.keep_versions, command.keep_for_s)
+    context.state.touch_retention(context.space)
+    return context.answer()
+
+
+def _retention_delete(context: _Context, command: version_pb2.RetentionDeleteRequest) -> Answer:
+    context.refuse_corrupt()
+    if context.space.retention.pop(command.prefix, None) is None:
+        raise Refused(Failure.RETENTION_NOT_FOUND)
+    context.state.touch_retention(context.space)
+    return context.answer()
+
+
+def _destroy(context: _Context, command: version_pb2.DestroyRequest) -> Answer:
+    context.refuse_corrupt()
+    is_deleted = context.state.store.destroy(context.space, command.key)
+    return context.answer(varint_field(b"\x10", is_deleted))
 
 
 # --- leases -------------------------------------------------------------------------------------
@@ -408,6 +442,10 @@ _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProx
         kv_pb2.DeleteRangeRequest: _delete_range,
         kv_pb2.TxnRequest: _txn,
         kv_pb2.CompactionRequest: _compact,
+        state_pb2.Clock: _clock,
+        version_pb2.RetentionSetRequest: _retention_set,
+        version_pb2.RetentionDeleteRequest: _retention_delete,
+        version_pb2.DestroyRequest: _destroy,
         lease_pb2.LeaseGrantRequest: _lease_grant,
         lease_pb2.LeaseRevokeRequest: _lease_revoke,
         lease_pb2.LeaseCheckpointRequest: _lease_checkpoint,

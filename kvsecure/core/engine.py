@@ -16,7 +16,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, final
 
-from kvsecure.core.entry import DamagedEntry
+from kvsecure.core.entry import DamagedEntry, encode_clock
 from kvsecure.core.link import DiskLink
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.raft.node import NotLeader
@@ -103,6 +103,7 @@ class Engine:
         refresh: Callable[[], None],
         reopen: Callable[[], None],
         now_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
         on_finished: type_finish,
         on_batch: Callable[[], None],
         on_fatal: Callable[[str], None],
@@ -119,6 +120,7 @@ class Engine:
             refresh: Makes the reader of the tables see what has been written.
             reopen: Makes it go over to the tables that have taken the old ones' place.
             now_ns: Monotonic time in nanoseconds.
+            wall_ns: The time of day, in nanoseconds since 1970.
             on_finished: Told of every proposal of `submit` that is finished.
             on_batch: Called after the outcomes of a batch have been told.
             on_fatal: Called once when the member cannot go on.
@@ -133,6 +135,9 @@ class Engine:
         self._refresh = refresh
         self._reopen = reopen
         self._now_ns = now_ns
+        self._wall_ns = wall_ns
+        # In which second something was last proposed.
+        self._stamped_s = 0
         self._on_finished = on_finished
         self._on_batch = on_batch
         self._on_fatal = on_fatal
@@ -238,6 +243,7 @@ class Engine:
             return
         batch, self._collected = self._collected, []
         try:
+            self._stamp()
             self.replica.propose(batch)
         except NotLeader:
             for proposal in batch:
@@ -245,6 +251,19 @@ class Engine:
             return
         self._unwritten_bytes += sum([len(proposal.entry) for proposal in batch])
         self._persist()
+
+    def _stamp(self) -> None:
+        """Say in the log which second it is, if it is another one than before.
+
+        Raises:
+            NotLeader: This member cannot.
+        """
+        second = self._wall_ns() // _NS
+        if second != self._stamped_s:
+            entry = encode_clock(second)
+            self.replica.node.propose([entry])
+            self._stamped_s = second
+            self._unwritten_bytes += len(entry)
 
     def drop_turn(self) -> list[Proposal]:
         """Give back what was submitted and not proposed; it will not be carried out."""
@@ -296,15 +315,16 @@ class Engine:
 
         return release
 
-    def defragment(self, done: type_defragmented) -> None:
+    def defragment(self, done: type_defragmented, *, afresh: bool = False) -> None:
         """Give the tables' free pages back to the file system; reads and writes go on.
 
         Args:
             done: Told when it is done. Whoever asks while it runs is told of that run.
+            afresh: Leave nothing behind of rows that are gone by now; nothing else may run.
         """
         self._defragmented.append(done)
         if len(self._defragmented) == 1:
-            self._tables.send(Order.DEFRAGMENT)
+            self._tables.send(Order.DEFRAGMENT, b"\1" if afresh else b"")
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -443,6 +463,10 @@ class Engine:
         """Have everything that is written from now on sealed under another data key."""
         self._log.send(Order.REKEY, encode_keys({term: log_key}))
         self._tables.send(Order.REKEY, encode_keys({term: table_key}))
+
+    def begin_segment(self, term: int, log_key: Secret) -> None:
+        """Have the next entry begin a segment of the log, under the newest data key."""
+        self._log.send(Order.REKEY, encode_keys({term: log_key}))
 
     def cut_log(self) -> Index:
         """Put an empty entry into the log, so that it goes on and what is before it can go.

@@ -15,11 +15,28 @@ from google.protobuf.message import DecodeError, Message
 
 from kvsecure.model.burst import PutBurst
 from kvsecure.model.caller import Caller, Origin
-from kvsecure.model.ids import TenantId
-from kvsecure.proto import auth_pb2, kv_pb2, lease_pb2, maintenance_pb2, state_pb2, tenant_pb2
+from kvsecure.model.ids import SYSTEM_TENANT, TenantId
+from kvsecure.proto import (
+    auth_pb2,
+    kv_pb2,
+    lease_pb2,
+    maintenance_pb2,
+    state_pb2,
+    tenant_pb2,
+    version_pb2,
+)
 from kvsecure.proto.encode import varint
 
-__all__ = ["COMMANDS", "DamagedEntry", "Entry", "decode", "encode", "encode_puts", "envelope"]
+__all__ = [
+    "COMMANDS",
+    "DamagedEntry",
+    "Entry",
+    "decode",
+    "encode",
+    "encode_clock",
+    "encode_puts",
+    "envelope",
+]
 
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BB")
@@ -32,6 +49,11 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         3: kv_pb2.TxnRequest,
         4: kv_pb2.CompactionRequest,
         5: state_pb2.PutBurst,
+        # Of whoever proposes.
+        6: state_pb2.Clock,
+        7: version_pb2.RetentionSetRequest,
+        8: version_pb2.RetentionDeleteRequest,
+        9: version_pb2.DestroyRequest,
         10: lease_pb2.LeaseGrantRequest,
         11: lease_pb2.LeaseRevokeRequest,
         # Of the member itself.
@@ -78,6 +100,9 @@ def envelope(caller: Caller) -> bytes:
     return packed + user
 
 
+_CLOCKED: Final = envelope(Caller(SYSTEM_TENANT, Origin.SYSTEM, "", 0))
+
+
 def encode(command: type[Message], packed_caller: bytes, request: bytes) -> bytes:
     """Return the entry for a request's bytes."""
     return _HEADS[command] + packed_caller + request
@@ -89,6 +114,11 @@ def encode_puts(packed_caller: bytes, requests: Iterable[bytes]) -> bytes:
     for request in requests:
         parts += (_PUTS, varint(len(request)), request)
     return b"".join(parts)
+
+
+def encode_clock(time_s: int) -> bytes:
+    """Return the entry that says in which second what follows it is written, since 1970."""
+    return encode(state_pb2.Clock, _CLOCKED, state_pb2.Clock(time_s=time_s).SerializeToString())
 
 
 def decode(entry: bytes) -> Entry:

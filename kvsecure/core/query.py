@@ -14,6 +14,12 @@ from google.protobuf.message import Message
 
 from kvsecure.core.accounts import ROOT, Tenant
 from kvsecure.core.apply import tenant_view
+from kvsecure.core.history import (
+    answer_destroyed,
+    answer_history,
+    answer_policies,
+    answer_revision_at,
+)
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State, alarm_list
 from kvsecure.model.answer import Answer, answer
@@ -28,6 +34,7 @@ from kvsecure.proto import (
     lease_pb2,
     maintenance_pb2,
     tenant_pb2,
+    version_pb2,
 )
 from kvsecure.proto.encode import bytes_field, varint_field
 
@@ -168,6 +175,22 @@ def _tenant_get(query: _Query, request: tenant_pb2.TenantGetRequest) -> bytes:
     return tenant_pb2.TenantGetResponse(tenant=view).SerializeToString()
 
 
+def _history(query: _Query, request: version_pb2.HistoryRequest) -> bytes:
+    return answer_history(query.state.store, query.space, request)
+
+
+def _revision_at(query: _Query, request: version_pb2.RevisionAtRequest) -> bytes:
+    return answer_revision_at(query.state.store, request)
+
+
+def _retention_list(query: _Query, _: version_pb2.RetentionListRequest) -> bytes:
+    return answer_policies(query.space)
+
+
+def _destroy_status(query: _Query, _: version_pb2.DestroyStatusRequest) -> bytes:
+    return answer_destroyed(query.state.store, query.space)
+
+
 QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = MappingProxyType(
     {
         kv_pb2.RangeRequest: _range,
@@ -182,5 +205,9 @@ QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = Mapping
         maintenance_pb2.AlarmRequest: _alarms,
         tenant_pb2.TenantListRequest: _tenant_list,
         tenant_pb2.TenantGetRequest: _tenant_get,
+        version_pb2.HistoryRequest: _history,
+        version_pb2.RevisionAtRequest: _revision_at,
+        version_pb2.RetentionListRequest: _retention_list,
+        version_pb2.DestroyStatusRequest: _destroy_status,
     }
 )

@@ -138,8 +138,11 @@ class Scans:
             version_count=int(said["version_count"]),
         )
 
-    async def defragment(self) -> None:
+    async def defragment(self, *, afresh: bool = False) -> None:
         """Give the tables' free pages back to the file system; reads and writes go on.
+
+        Args:
+            afresh: Leave nothing behind of rows that are gone by now.
 
         Raises:
             Refused: Too many wait for this.
@@ -147,7 +150,7 @@ class Scans:
         """
         async with self._alone():
             done: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
-            self._engine.defragment(done.set_result)
+            self._engine.defragment(done.set_result, afresh=afresh)
             # It does not end because whoever waits for it goes.
             failed = await asyncio.shield(done)
         if failed is not None:

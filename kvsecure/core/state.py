@@ -13,10 +13,13 @@ from google.protobuf.message import DecodeError, Message
 
 from kvsecure.core.accounts import Accounts, Tenant
 from kvsecure.core.mvcc.records import Records, TableSource
-from kvsecure.core.mvcc.store import Store
+from kvsecure.core.mvcc.retention import Compaction, Destruction, Policy
+from kvsecure.core.mvcc.space import Space
+from kvsecure.core.mvcc.store import COMPACTION_KEY, DESTRUCTION_KEY, Store
+from kvsecure.core.mvcc.timeline import UnreadableChunk
 from kvsecure.core.watch import Hub
 from kvsecure.model.ids import Index, LeaseId, TenantId, Term
-from kvsecure.proto import maintenance_pb2, state_pb2
+from kvsecure.proto import maintenance_pb2, state_pb2, version_pb2
 from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_rows
 
 __all__ = ["State", "UnreadableState", "alarm_list"]
@@ -28,6 +31,8 @@ _USER: Final = b"U"
 _ROLE: Final = b"R"
 _LEASE: Final = b"L"
 _ALARM: Final = b"M"
+_TIMELINE: Final = b"W"
+_RETENTION: Final = b"P"
 
 
 @final
@@ -76,6 +81,17 @@ class State:
         """Note that a lease is gone."""
         self._note(_lease_key(tenant, lease), None)
 
+    def touch_retention(self, space: Space) -> None:
+        """Note that a tenant's retention policies have changed."""
+        policies = [
+            version_pb2.RetentionPolicy(
+                prefix=prefix, keep_versions=policy.versions, keep_for_s=policy.for_s
+            )
+            for prefix, policy in sorted(space.retention.items())
+        ]
+        stored = state_pb2.Retention(policies=policies) if policies else None
+        self._note(_RETENTION + _u32(space.tenant), stored)
+
     def touch_alarm(self, member: int, alarm: int, *, raised: bool) -> None:
         """Note that an alarm was raised or cleared."""
         key = _ALARM + member.to_bytes(8, "big") + _u32(alarm)
@@ -85,6 +101,8 @@ class State:
     def forget_tenant(self, tenant: Tenant) -> None:
         """Note that a tenant is gone, with its users, roles and leases."""
         self._rows[_TENANT + _u32(tenant.id)] = None
+        if self.store.space(tenant.id).retention:
+            self._rows[_RETENTION + _u32(tenant.id)] = None
         for user in tenant.users.values():
             self.touch_user(tenant, user, gone=True)
         for role in tenant.roles.values():
@@ -118,6 +136,10 @@ class State:
         rows, self.store.rows = self.store.rows, []
         rows += [Row(Table.STATE, key, NO_SCOPE, value) for key, value in self._rows.items()]
         self._rows = {}
+        rows += [
+            Row(Table.STATE, _TIMELINE + key, NO_SCOPE, value)
+            for key, value in self.store.timeline.take_rows()
+        ]
         applied = state_pb2.Applied(
             index=self.index,
             term=self.term,
@@ -167,11 +189,21 @@ class State:
             for _, value in by_kind.pop(_ALARM, []):
                 alarm = state_pb2.Alarm.FromString(value)
                 self.alarms.add((alarm.member_id, alarm.alarm))
-        except (DecodeError, KeyError) as error:
+            for key, value in by_kind.pop(_RETENTION, []):
+                space = self.store.space(TenantId(int.from_bytes(key[1:5], "big")))
+                for policy in state_pb2.Retention.FromString(value).policies:
+                    space.retention[policy.prefix] = Policy(policy.keep_versions, policy.keep_for_s)
+            compactions = [Compaction.decode(value) for _, value in by_kind.pop(COMPACTION_KEY, [])]
+            destructions = [
+                Destruction.decode(value) for _, value in by_kind.pop(DESTRUCTION_KEY, [])
+            ]
+            for _, value in by_kind.pop(_TIMELINE, []):
+                self.store.timeline.load_row(value)
+        except (DecodeError, KeyError, UnreadableChunk) as error:
             raise UnreadableState(f"a row of the state table cannot be read: {error}") from None
         if by_kind:
             raise UnreadableState("the state table holds rows of a kind not known here")
-        self.store.load(blocks)
+        self.store.load(blocks, compactions, destructions)
         return applied
 
     def _load_applied(self, rows: list[tuple[bytes, bytes]]) -> state_pb2.Applied:

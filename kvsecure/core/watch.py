@@ -264,6 +264,12 @@ class Hub:
             history.popleft()
             revision = main
             record = None
+            holds = watcher.space.index.holds
+            if not holds(key, place):
+                # It has been destroyed since this history was read.
+                continue
+            if previous is not None and not holds(key, previous):
+                previous = None
             if not is_tombstone(place):
                 record = self._records.get(place, watcher.space.tenant)
             encoded = self._encode_event(

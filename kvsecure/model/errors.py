@@ -140,6 +140,12 @@ class Failure(Enum):
     TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
     TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
     KEYS_UNCHANGED = (Code.FAILED_PRECONDITION, "kvsecure: the keys are as they were")
+    RETENTION_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: retention policy rejected")
+    RETENTION_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: retention policy not found")
+    TIME_UNKNOWN = (
+        Code.OUT_OF_RANGE,
+        "kvsecure: nothing is known of revisions that early",
+    )
     UNKNOWN_HEALTH_SERVICE = (Code.NOT_FOUND, "unknown service")
     UNKNOWN_METHOD = (Code.UNIMPLEMENTED, "unknown method")
     UNKNOWN_SERVICE = (Code.UNIMPLEMENTED, "unknown service")
@@ -171,6 +177,7 @@ _DETAILED: Final = frozenset(
         Failure.MAINTENANCE_FAILED,
         Failure.PASSWORD_REJECTED,
         Failure.NAME_REJECTED,
+        Failure.RETENTION_REJECTED,
         Failure.KEYS_UNCHANGED,
         Failure.UNKNOWN_METHOD,
         Failure.UNKNOWN_SERVICE,

@@ -21,6 +21,8 @@ __all__ = [
     "HANDSHAKES_PER_LOCAL_SOURCE_MAX",
     "HANDSHAKES_PER_SOURCE_MAX",
     "HEADER_LIST_BYTES_MAX",
+    "HISTORY_BYTES_MAX",
+    "HISTORY_VERSIONS_MAX",
     "LEASE_CHECKPOINTS_MAX",
     "LEASE_CHECKPOINT_BATCHES_MAX",
     "LEASE_CHECKPOINT_EVERY_S",
@@ -37,6 +39,10 @@ __all__ = [
     "REQUEST_BODY_S_MAX",
     "REQUEST_BYTES_MAX_DEFAULT",
     "REQUEST_TIMEOUT_S",
+    "RETENTION_FOR_S_MAX",
+    "RETENTION_POLICIES_MAX",
+    "RETENTION_PREFIX_BYTES_MAX",
+    "RETENTION_VERSIONS_MAX",
     "STREAMS_PER_CONNECTION_MAX",
     "STREAM_UNSENT_BYTES_MAX",
     "TLS_HANDSHAKE_S_MAX",
@@ -120,6 +126,19 @@ REQUEST_BODY_S_MAX: Final = 60
 GATEWAY_HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 # etcd since 3.7.1, after a listener without it could be exhausted (GHSA-6vch-q96h-7gc3).
 TLS_HANDSHAKE_S_MAX: Final = 10.0
+
+# --- versions -----------------------------------------------------------------------------------
+# A page of a key's history: reading and opening so many records takes a few milliseconds. It ends
+# behind the version with which it has so many bytes.
+HISTORY_VERSIONS_MAX: Final = 256
+HISTORY_BYTES_MAX: Final = 1024 * 1024
+
+# Of a tenant; each compaction has a copy of all of them.
+RETENTION_POLICIES_MAX: Final = 256
+RETENTION_PREFIX_BYTES_MAX: Final = 1_024
+RETENTION_VERSIONS_MAX: Final = 1_000_000
+# A hundred years.
+RETENTION_FOR_S_MAX: Final = 3_153_600_000
 
 # --- watches ------------------------------------------------------------------------------------
 WATCHES_PER_STREAM_MAX: Final = 10_000

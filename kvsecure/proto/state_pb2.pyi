@@ -1,5 +1,6 @@
 from kvsecure.proto import authstore_pb2 as _authstore_pb2
 from kvsecure.proto import kv_pb2 as _kv_pb2
+from kvsecure.proto import version_pb2 as _version_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -103,3 +104,46 @@ class PutBurst(_message.Message):
     PUTS_FIELD_NUMBER: _ClassVar[int]
     puts: _containers.RepeatedCompositeFieldContainer[_kv_pb2.PutRequest]
     def __init__(self, puts: _Optional[_Iterable[_Union[_kv_pb2.PutRequest, _Mapping]]] = ...) -> None: ...
+
+class Clock(_message.Message):
+    __slots__ = ("time_s",)
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    time_s: int
+    def __init__(self, time_s: _Optional[int] = ...) -> None: ...
+
+class Retention(_message.Message):
+    __slots__ = ("policies",)
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[_version_pb2.RetentionPolicy]
+    def __init__(self, policies: _Optional[_Iterable[_Union[_version_pb2.RetentionPolicy, _Mapping]]] = ...) -> None: ...
+
+class StoredCompaction(_message.Message):
+    __slots__ = ("revision", "kept")
+    class Kept(_message.Message):
+        __slots__ = ("tenant", "prefix", "versions", "superseded_after", "through")
+        TENANT_FIELD_NUMBER: _ClassVar[int]
+        PREFIX_FIELD_NUMBER: _ClassVar[int]
+        VERSIONS_FIELD_NUMBER: _ClassVar[int]
+        SUPERSEDED_AFTER_FIELD_NUMBER: _ClassVar[int]
+        THROUGH_FIELD_NUMBER: _ClassVar[int]
+        tenant: int
+        prefix: bytes
+        versions: int
+        superseded_after: int
+        through: int
+        def __init__(self, tenant: _Optional[int] = ..., prefix: _Optional[bytes] = ..., versions: _Optional[int] = ..., superseded_after: _Optional[int] = ..., through: _Optional[int] = ...) -> None: ...
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    kept: _containers.RepeatedCompositeFieldContainer[StoredCompaction.Kept]
+    def __init__(self, revision: _Optional[int] = ..., kept: _Optional[_Iterable[_Union[StoredCompaction.Kept, _Mapping]]] = ...) -> None: ...
+
+class Destruction(_message.Message):
+    __slots__ = ("tenant", "key", "through")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
+    tenant: int
+    key: bytes
+    through: int
+    def __init__(self, tenant: _Optional[int] = ..., key: _Optional[bytes] = ..., through: _Optional[int] = ...) -> None: ...

@@ -39,6 +39,7 @@ from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.front import FrontEnd, front_end
+from kvsecure.server.purging import Purging
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
 from kvsecure.server.tasks import Tasks
@@ -61,6 +62,7 @@ _LEASE_SCAN_S: Final = 0.5
 _STALE_SCAN_S: Final = 0.25
 _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
+_PURGE_SCAN_S: Final = 0.1
 
 _log = log("server")
 
@@ -121,9 +123,10 @@ def assemble(
     engine = _engine(config, restored, gate, turn, on_fatal)
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
+    scans = Scans(engine, _tables_of(config, directory))
     upkeep = Upkeep(
         gate,
-        Scans(engine, _tables_of(config, directory)),
+        scans,
         spawn=tasks.spawn,
         schedule=turn.schedule,
     )
@@ -131,6 +134,7 @@ def assemble(
     services = _services(config, directory, gate, feeds, upkeep, turn, tasks.spawn, sealing)
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, feeds, turn)
+    engine.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
     if config.limits.corrupt_check_ns:
         engine.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
     return MemberParts(
@@ -199,6 +203,7 @@ def _engine(
         refresh=restored.reader.refresh,
         reopen=restored.reader.reopen,
         now_ns=time.monotonic_ns,
+        wall_ns=time.time_ns,
         on_finished=gate.finished,
         on_batch=turn.end,
         on_fatal=on_fatal,

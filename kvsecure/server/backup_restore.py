@@ -18,6 +18,7 @@ from typing import Final, final
 
 from kvsecure.core.backup import BackupEnd, Row, StoredVersion, unpack
 from kvsecure.core.mvcc.records import index_block
+from kvsecure.core.mvcc.store import COMPACTION_KEY, compaction_row
 from kvsecure.core.raft.node import HardState, Ready
 from kvsecure.core.replica import encode_frame
 from kvsecure.core.scan import Damage
@@ -313,6 +314,7 @@ def _fill_tables(
         size_bytes_max=_TABLES_BYTES_MIN,
     )
     applied = Applied()
+    state_rows: list[tuple[bytes, bytes]] = []
     rows: list[tables.Row] = []
     index_rows: list[bytes] = []
     size_bytes = 0
@@ -322,8 +324,10 @@ def _fill_tables(
                 case Applied():
                     applied = part
                 case Row(key=key, value=value):
-                    # Alarms are of the old member, and were raised for its disk.
-                    if not key.startswith(_ALARM_KEY):
+                    # Alarms are of the old member, and were raised for its disk; compactions are
+                    # done, and the one below takes their place.
+                    if key[:1] not in (_ALARM_KEY, COMPACTION_KEY):
+                        state_rows.append((key, value))
                         rows.append(tables.Row(Table.STATE, key, NO_SCOPE, value))
                 case StoredVersion(tenant=tenant, place=place, row=row, record=record):
                     index_rows.append(row)
@@ -344,7 +348,16 @@ def _fill_tables(
         # Whoever watches on from a revision of the old cluster is told to look again.
         applied.compact_revision = applied.revision
         applied.audit_seq, applied.audit_hash = trail_head
-        rows.append(tables.Row(Table.STATE, _APPLIED_KEY, NO_SCOPE, applied.SerializeToString()))
+        state_rows.append((_APPLIED_KEY, applied.SerializeToString()))
+        rows.append(tables.Row(Table.STATE, _APPLIED_KEY, NO_SCOPE, state_rows[-1][1]))
+        rows.append(_compaction(state_rows, applied.revision))
         writer.write(rows)
     finally:
         writer.close()
+
+
+def _compaction(state_rows: list[tuple[bytes, bytes]], revision: int) -> tables.Row:
+    """Return the row of the compaction that a restore is: retention policies count for it too."""
+    state = State(_NoRows())
+    state.load(state_rows, (), 0)
+    return compaction_row(state.store.compaction(revision))

@@ -54,17 +54,18 @@ class Defragmenter:
         self._missed: list[bytes] | None = None
         self._missed_bytes = 0
 
-    def begin(self, done: type_done) -> None:
+    def begin(self, done: type_done, *, afresh: bool) -> None:
         """Begin in a thread, after an earlier run has ended.
 
         Args:
+            afresh: Leave nothing behind of rows that are gone; it takes longer.
             done: Told sizes or why it could not be, and how many microseconds it took; the lock is
                 held.
         """
         self.wait()
         with self._lock:
             self._missed, self._missed_bytes = [], 0
-        self._thread = threading.Thread(target=self._run, args=(done,), name="defragment")
+        self._thread = threading.Thread(target=self._run, args=(done, afresh), name="defragment")
         self._thread.start()
 
     def note(self, packed: bytes) -> None:
@@ -89,23 +90,23 @@ class Defragmenter:
             self._thread.join()
             self._thread = None
 
-    def _run(self, done: type_done) -> None:
+    def _run(self, done: type_done, afresh: bool) -> None:  # noqa: FBT001 - a thread gives it by place
         started_ns = time.monotonic_ns()
         try:
-            self._copy(done, started_ns)
+            self._copy(done, started_ns, afresh=afresh)
         except OSError as error:
             with self._lock:
                 self._missed, self._missed_bytes = None, 0
                 done(error, _us_since(started_ns))
 
-    def _copy(self, done: type_done, started_ns: int) -> None:
+    def _copy(self, done: type_done, started_ns: int, *, afresh: bool) -> None:
         """Copy, go over, and say so.
 
         Raises:
             OSError: There is no room, or the copy could not be made or brought up to date.
         """
         self._check_room()
-        aside = self._writer.copy_aside()
+        aside = self._writer.copy_aside(afresh=afresh)
         with self._lock:
             missed = [unpack_rows(packed) for packed in self._missed or ()]
             try:

@@ -88,7 +88,8 @@ class Order(IntEnum):
     KEYS = 9
     # Tables: seal rows anew. The length of the note of progress, that note, the rows.
     RESEAL = 10
-    # Tables: give free pages back to the file system; rows may be written meanwhile.
+    # Tables: give free pages back to the file system; rows may be written meanwhile. With any body
+    # nothing is left of rows that are gone either.
     DEFRAGMENT = 11
 
 
@@ -335,7 +336,7 @@ class TableProcess:
                 took_us = (time.monotonic_ns() - started_ns) // 1000
                 answer.send(Report.WRITTEN, WRITTEN.pack(sizes.total, sizes.in_use, took_us))
         elif kind is Order.DEFRAGMENT:
-            self._defragmenter.begin(self._defragmented)
+            self._defragmenter.begin(self._defragmented, afresh=bool(body))
 
     def close(self) -> None:
         """Close the environment.

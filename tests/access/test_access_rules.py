@@ -20,6 +20,7 @@ from kvsecure.proto import (
     reflection_pb2,
     state_pb2,
     tenant_pb2,
+    version_pb2,
     watch_pb2,
 )
 
@@ -135,6 +136,15 @@ _KEY_ROWS: Final = (
     _no(WEB, kv_pb2.CompactionRequest(revision=1), _NOT_CLUSTER),
 )
 
+_VERSION_ROWS: Final = (
+    _ok(READER, version_pb2.HistoryRequest(key=_MINE)),
+    _ok(TENANT_ROOT, version_pb2.HistoryRequest(key=_THEIRS)),
+    _no(WRITER, version_pb2.HistoryRequest(key=_MINE)),
+    _no(WRITER, version_pb2.HistoryRequest(key=_MINE, keys_only=True)),
+    _no(READER, version_pb2.HistoryRequest(key=_THEIRS)),
+    _ok(READER, version_pb2.RevisionAtRequest(time_s=1)),
+)
+
 _WATCH_ROWS: Final = (
     # The union that carries them is not a request of its own.
     _no(CLUSTER_ROOT, watch_pb2.WatchRequest(), Decision.DENY_UNKNOWN),
@@ -180,6 +190,11 @@ _ADMIN_ONLY: Final = (
     auth_pb2.AuthRoleDeleteRequest(role="app"),
     auth_pb2.AuthRoleGrantPermissionRequest(name="app"),
     auth_pb2.AuthRoleRevokePermissionRequest(role="app"),
+    version_pb2.RetentionSetRequest(prefix=_MINE, keep_versions=1),
+    version_pb2.RetentionListRequest(),
+    version_pb2.DestroyRequest(key=_MINE),
+    version_pb2.DestroyStatusRequest(),
+    version_pb2.RetentionDeleteRequest(prefix=_MINE),
 )
 _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantAddRequest(name="acme"),
@@ -229,11 +244,12 @@ _ACCOUNT_ROWS: Final = (
     _no(CLUSTER_ROOT, state_pb2.VerifierUpgrade(user="root"), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.PutBurst(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, lease_pb2.LeaseCheckpointRequest(), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.Clock(time_s=1), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
 
-_ROWS: Final = (*_KEY_ROWS, *_WATCH_ROWS, *_LEASE_ROWS, *_ACCOUNT_ROWS)
+_ROWS: Final = (*_KEY_ROWS, *_VERSION_ROWS, *_WATCH_ROWS, *_LEASE_ROWS, *_ACCOUNT_ROWS)
 # Rows that say yes to every user, and the one that says no to everybody.
 _NEVER_DENIED: Final = frozenset(
     {
@@ -246,12 +262,14 @@ _NEVER_DENIED: Final = frozenset(
         maintenance_pb2.StatusRequest,
         health_pb2.HealthCheckRequest,
         reflection_pb2.ServerReflectionRequest,
+        version_pb2.RevisionAtRequest,
     }
 )
 _NEVER_ALLOWED: Final = frozenset(
     {
         watch_pb2.WatchRequest,
         lease_pb2.LeaseCheckpointRequest,
+        state_pb2.Clock,
         state_pb2.PutBurst,
         state_pb2.VerifierUpgrade,
     }
@@ -323,6 +341,7 @@ def test_nobody_with_nothing_reaches_a_key() -> None:
         kv_pb2.DeleteRangeRequest,
         kv_pb2.Compare,
         watch_pb2.WatchCreateRequest,
+        version_pb2.HistoryRequest,
     )
 
     for kind in kinds:

@@ -79,6 +79,9 @@ class EngineLab:
         self.told: list[tuple[Proposal, Outcome]] = []
         self.fatal: list[str] = []
         self.forward_ns = 0
+        # The time of day stands still unless a test says so: nothing but the test's own commands
+        # is in the log.
+        self.wall_ns = 0
         self.starting: asyncio.Future[None]
         self.engine = Engine(
             restored.replica,
@@ -87,6 +90,7 @@ class EngineLab:
             refresh=restored.reader.refresh,
             reopen=restored.reader.reopen,
             now_ns=lambda: time.monotonic_ns() + self.forward_ns,
+            wall_ns=lambda: self.wall_ns,
             on_finished=self._on_finished,
             on_batch=lambda: None,
             on_fatal=self.fatal.append,

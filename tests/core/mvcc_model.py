@@ -8,12 +8,13 @@ Follows: etcd-surface sections 1.3 and 1.5.
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, NamedTuple, final
 
 from google.protobuf.message import Message
 
 from kvsecure.model.errors import Failure
-from kvsecure.proto import kv_pb2, lease_pb2, mvcc_pb2, tenant_pb2
+from kvsecure.proto import kv_pb2, lease_pb2, mvcc_pb2, tenant_pb2, version_pb2
 
 __all__ = ["Change", "DumbSpace", "DumbStore", "Said", "in_span"]
 
@@ -36,6 +37,10 @@ class DumbSpace:
 
     changes: dict[bytes, list[Change]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
+    # By prefix: how many versions, and for how many seconds.
+    policies: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    # Key and revision of what compactions have given up.
+    gone: set[tuple[bytes, int]] = field(default_factory=set)
 
     def at(self, key: bytes, revision: int) -> mvcc_pb2.KeyValue | None:
         """Return what a key was at a revision."""
@@ -50,23 +55,64 @@ class DumbSpace:
         changes = self.changes.get(key)
         return changes[-1].kv if changes else None
 
+    def history(self, key: bytes) -> list[Change]:
+        """Return the changes of a key that are kept, newest first."""
+        changes = self.changes.get(key, [])[::-1]
+        return [change for change in changes if (key, change.main) not in self.gone]
+
     def keys_of_lease(self, lease: int) -> list[bytes]:
         """Return the keys whose newest version names a lease."""
         newest = {key: self.now(key) for key in self.changes}
         return sorted(key for key, kv in newest.items() if kv is not None and kv.lease == lease)
 
-    def retained(self, compacted: int) -> dict[bytes, list[tuple[int, int, bool]]]:
-        """Return (main, sub, deleted) of the changes that a compaction has to keep, by key."""
-        kept = {}
+    def retained(self) -> dict[bytes, list[tuple[int, int, bool]]]:
+        """Return (main, sub, deleted) of the changes that compactions have kept, by key."""
+        kept = {
+            key: [
+                (change.main, change.sub, change.kv is None)
+                for change in changes
+                if (key, change.main) not in self.gone
+            ]
+            for key, changes in self.changes.items()
+        }
+        return {key: changes for key, changes in kept.items() if changes}
+
+    def compact(self, revision: int, expired: Callable[[int, int], bool]) -> None:
+        """Give up what a compaction does not have to keep.
+
+        Args:
+            revision: Where.
+            expired: Tells whether what was superseded at a revision has been kept for so long.
+        """
         for key, changes in self.changes.items():
-            old = [change for change in changes if change.main <= compacted]
-            last = old[-1:]
-            if last and last[0].kv is None and last[0].main != compacted:
-                last = []
-            rest = [*last, *changes[len(old) :]]
-            if rest:
-                kept[key] = [(change.main, change.sub, change.kv is None) for change in rest]
-        return kept
+            kept = self._etcd_keeps(changes, revision) | self._policy_keeps(key, changes, expired)
+            self.gone |= {(key, change.main) for change in changes} - {(key, m) for m in kept}
+
+    def _etcd_keeps(self, changes: list[Change], revision: int) -> set[int]:
+        old = [change for change in changes if change.main <= revision]
+        last = old[-1:]
+        if last and last[0].kv is None and last[0].main != revision:
+            last = []
+        return {change.main for change in [*last, *changes[len(old) :]]}
+
+    def _policy_keeps(
+        self, key: bytes, changes: list[Change], expired: Callable[[int, int], bool]
+    ) -> set[int]:
+        meant = [prefix for prefix in self.policies if key.startswith(prefix)]
+        if not meant:
+            return set()
+        count, for_s = self.policies[max(meant, key=len)]
+        values = [change.main for change in changes if change.kv is not None]
+        kept = set(values[len(values) - count :] if count < len(values) else values)
+        for old, new in pairwise(changes):
+            if old.kv is not None and for_s and not expired(new.main, for_s):
+                kept.add(old.main)
+        # A deletion behind a version that is kept says how long that was there.
+        return kept | {
+            change.main
+            for change in changes
+            if change.kv is None and change.main > min(kept, default=change.main)
+        }
 
 
 def in_span(key: bytes, start: bytes, end: bytes) -> bool:
@@ -117,6 +163,9 @@ class DumbStore:
         self.spaces: dict[int, DumbSpace] = {0: DumbSpace(), 1: DumbSpace()}
         self.names: dict[str, int] = {}
         self.next_tenant = 16
+        # The second that the log was last told of, and that in which each revision was written.
+        self.second = 0
+        self.seconds: dict[int, int] = {}
         self._writes = 0
 
     def run(self, tenant: int, command: Message) -> Said:
@@ -131,7 +180,20 @@ class DumbStore:
             return refusal.failure
         if self._writes:
             self.revision += 1
+            self.seconds[self.revision] = self.second
         return answer
+
+    def tick(self, second: int) -> None:
+        """Take note of which second it is; it never becomes an earlier one."""
+        self.second = max(self.second, second)
+
+    def revision_at(self, second: int) -> int | None:
+        """Return the newest revision of a second or before, None for what is before all of them."""
+        known = [revision for revision, written in self.seconds.items() if written]
+        first = min((self.seconds[revision] for revision in known), default=self.second)
+        if not first or second < first:
+            return None
+        return max((r for r in known if self.seconds[r] <= second), default=self.revision)
 
     def range(self, tenant: int, request: kv_pb2.RangeRequest) -> Said:
         """Answer a range on the newest state."""
@@ -170,6 +232,27 @@ class DumbStore:
                     raise _DumbRefusal(Failure.TENANT_NOT_FOUND)
                 del self.spaces[self.names.pop(command.name)]
                 return tenant_pb2.TenantDeleteResponse()
+        return self._run_versions(space, command)
+
+    def _run_versions(self, space: DumbSpace, command: Message) -> Message:
+        match command:
+            case version_pb2.RetentionSetRequest():
+                space.policies[command.prefix] = (command.keep_versions, command.keep_for_s)
+                return version_pb2.RetentionSetResponse()
+            case version_pb2.DestroyRequest():
+                exists = space.now(command.key) is not None
+                if exists:
+                    self._change(space, command.key, None)
+                changes = space.changes.pop(command.key, [])[-1:]
+                if changes:
+                    # As if nothing had ever been written but that it is not there.
+                    space.changes[command.key] = changes
+                return version_pb2.DestroyResponse(deleted=exists)
+            case version_pb2.RetentionDeleteRequest():
+                if command.prefix not in space.policies:
+                    raise _DumbRefusal(Failure.RETENTION_NOT_FOUND)
+                del space.policies[command.prefix]
+                return version_pb2.RetentionDeleteResponse()
         raise AssertionError(command)
 
     def _add_tenant(self, name: str) -> Message:
@@ -187,6 +270,15 @@ class DumbStore:
         if revision > self.revision:
             raise _DumbRefusal(Failure.FUTURE_REVISION)
         self.compacted = revision
+        samples = {*self.seconds.values(), self.second} - {0}
+
+        def expired(superseded: int, for_s: int) -> bool:
+            # The second that the clock last showed before that, if it ever did.
+            bound = max((each for each in samples if each <= self.second - for_s), default=0)
+            return self.seconds[superseded] < bound
+
+        for space in self.spaces.values():
+            space.compact(revision, expired)
         return kv_pb2.CompactionResponse()
 
     def _revoke(self, space: DumbSpace, lease: int) -> Message:

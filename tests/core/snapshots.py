@@ -17,6 +17,7 @@ def everything(state: State) -> object:
             {key: bytes(run) for key, run in space.index.past.items()},
             list(space.index.live),
             list(space.index.dead),
+            dict(space.retention),
             {
                 lease: (
                     found.ttl_s,
@@ -44,6 +45,9 @@ def everything(state: State) -> object:
         state.store.revision,
         state.store.compacted,
         len(state.store.slices),
+        [each.encode() for each in state.store.destructions.values()],
+        [(chunk.firsts.tolist(), chunk.seconds.tolist()) for chunk in state.store.timeline._chunks],
+        frozenset(state.store.timeline._changed),
         frozenset(state.alarms),
         dict(state.records.fresh),
         list(state.records.fresh_rows),

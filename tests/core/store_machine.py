@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvsecure.core.apply import apply
 from kvsecure.core.entry import decode, encode, encode_puts, envelope
+from kvsecure.core.history import answer_history
 from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.mvcc.walk import Walk
@@ -27,7 +28,7 @@ from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, TenantId
-from kvsecure.proto import kv_pb2, lease_pb2, tenant_pb2
+from kvsecure.proto import kv_pb2, lease_pb2, mvcc_pb2, state_pb2, tenant_pb2, version_pb2
 from kvsecure.storage.tables import NO_SCOPE, Table
 
 __all__ = ["RESPONSES", "StoreMachine", "carry_out", "kept_positions"]
@@ -41,6 +42,11 @@ RESPONSES: Final[Mapping[type[Message], type[Message]]] = MappingProxyType(
         kv_pb2.CompactionRequest: kv_pb2.CompactionResponse,
         lease_pb2.LeaseGrantRequest: lease_pb2.LeaseGrantResponse,
         lease_pb2.LeaseRevokeRequest: lease_pb2.LeaseRevokeResponse,
+        version_pb2.RetentionSetRequest: version_pb2.RetentionSetResponse,
+        version_pb2.RetentionDeleteRequest: version_pb2.RetentionDeleteResponse,
+        version_pb2.DestroyRequest: version_pb2.DestroyResponse,
+        # It is answered to nobody, with nothing.
+        state_pb2.Clock: state_pb2.Clock,
         tenant_pb2.TenantAddRequest: tenant_pb2.TenantAddResponse,
         tenant_pb2.TenantDeleteRequest: tenant_pb2.TenantDeleteResponse,
     }
@@ -69,6 +75,20 @@ def kept_positions(state: State, tenant: int) -> dict[bytes, list[tuple[int, int
     return {
         key: [_plain(place) for place in index.positions(key)] for key in [*index.live, *index.dead]
     }
+
+
+def _version(main: int, kv: mvcc_pb2.KeyValue | None, second: int) -> version_pb2.Version:
+    if kv is None:
+        return version_pb2.Version(mod_revision=main, deleted=True, time_s=second)
+    return version_pb2.Version(
+        mod_revision=main,
+        create_revision=kv.create_revision,
+        version=kv.version,
+        lease=kv.lease,
+        time_s=second,
+        value=kv.value,
+        value_bytes=len(kv.value),
+    )
 
 
 def _plain(place: bytes) -> tuple[int, int, bool]:
@@ -139,6 +159,16 @@ class StoreMachine(RuleBasedStateMachine):
                 self.model.range(tenant, kv_pb2.RangeRequest(key=key)) for key in asked
             ]
 
+    @rule(later=st.sampled_from((-3, 0, 1, 1, 2, 50)))
+    def tick(self, later: int) -> None:
+        """Say which second it is; the machine's own time only ever goes on."""
+        second = self.model.second + later
+        entry, came = carry_out(self.state, 0, state_pb2.Clock(time_s=second))
+        assert came == state_pb2.Clock()
+        self.log.append(entry)
+        self.state.index = Index(len(self.log))
+        self.model.tick(second)
+
     @rule(back=st.sampled_from((-1, 0, 0, 0, 1, 1, 2, 3, 5, 8)), slices=st.integers(0, 6))
     def compact(self, back: int, slices: int) -> None:
         """Compact to near the newest revision, and begin with the work."""
@@ -161,6 +191,34 @@ class StoreMachine(RuleBasedStateMachine):
             self.slices(slices)
         else:
             self._run(1, tenant_pb2.TenantAddRequest(name=name, root_no_password=True))
+
+    @rule(tenant=_TENANTS, key=requests.keys)
+    def destroy(self, tenant: int, key: bytes) -> None:
+        """Destroy a key, whether or not there is anything of it."""
+        self._run(tenant, version_pb2.DestroyRequest(key=key))
+
+    @rule()
+    def end_destructions(self) -> None:
+        """Take note that destroyed bytes are gone, as a member does once the slices are done."""
+        if not self.state.store.slices:
+            self.state.store.end_destructions(list(self.state.store.destructions.values()))
+
+    @rule(
+        tenant=_TENANTS,
+        prefix=st.sampled_from((b"", b"", b"a", b"c", b"c/", b"c/1")),
+        kept=st.sampled_from(((1, 0), (2, 0), (0, 1), (0, 3), (1, 2), (3, 60))),
+        is_set=st.sampled_from((True, True, False)),
+    )
+    def retention(self, tenant: int, prefix: bytes, kept: tuple[int, int], is_set: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        """Set a retention policy, or delete one."""
+        if is_set:
+            versions, for_s = kept
+            request = version_pb2.RetentionSetRequest(
+                prefix=prefix, keep_versions=versions, keep_for_s=for_s
+            )
+            self._run(tenant, request)
+        else:
+            self._run(tenant, version_pb2.RetentionDeleteRequest(prefix=prefix))
 
     @rule(tenant=_TENANTS, asked=st.lists(requests.ranges(), min_size=1, max_size=4))
     def range(self, tenant: int, asked: list[kv_pb2.RangeRequest]) -> None:
@@ -281,7 +339,7 @@ class StoreMachine(RuleBasedStateMachine):
             raise AssertionError("the long work does not end")
         named = {tenant: kept_positions(self.state, tenant) for tenant in self.model.spaces}
         for tenant, space in self.model.spaces.items():
-            assert named[tenant] == space.retained(self.model.compacted)
+            assert named[tenant] == space.retained()
         self._assert_stored(named)
 
     # --- what must hold -------------------------------------------------------------------------
@@ -320,10 +378,13 @@ class StoreMachine(RuleBasedStateMachine):
         return kv_pb2.RangeResponse.FromString(body)
 
     def _assert_readable(self) -> None:
+        self._assert_times()
         for tenant, dumb in self.model.spaces.items():
             for revision in range(max(self.model.compacted, 1), self.model.revision + 1):
                 request = kv_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
                 assert self._range(tenant, request) == self.model.range(tenant, request)
+            for key in dumb.changes:
+                self._assert_history(tenant, key)
             early = kv_pb2.RangeRequest(key=b"a", revision=self.model.compacted - 1)
             if early.revision > 0:
                 assert self._range(tenant, early) is Failure.COMPACTED
@@ -331,6 +392,33 @@ class StoreMachine(RuleBasedStateMachine):
             assert set(leases.by_expiry()) == set(dumb.leases)
             for lease in dumb.leases:
                 assert sorted(leases.keys_of(lease)) == dumb.keys_of_lease(lease)
+
+    def _assert_history(self, tenant: int, key: bytes) -> None:
+        """Compare what is kept of a key, newest first, however far the slices have come."""
+        assert self._history(tenant, key) == [
+            _version(change.main, change.kv, self.model.seconds[change.main])
+            for change in self.model.spaces[tenant].history(key)
+        ]
+
+    def _history(self, tenant: int, key: bytes) -> list[version_pb2.Version]:
+        """Return what is left of a key's history, read in small pages."""
+        space, found = self.state.store.space(TenantId(tenant)), []
+        request = version_pb2.HistoryRequest(key=key, limit=2)
+        while True:
+            page = version_pb2.HistoryResponse.FromString(
+                answer_history(self.state.store, space, request)
+            )
+            found += page.versions
+            if not page.more:
+                return found
+            assert len(page.versions) == request.limit
+            request.before_revision = found[-1].mod_revision
+
+    def _assert_times(self) -> None:
+        """Compare the revision of each second."""
+        for second in range(self.model.second + 2):
+            found = self.state.store.timeline.revision_at(second, self.state.store.revision)
+            assert found == self.model.revision_at(second)
 
     def _assert_stored(self, named: dict[int, dict[bytes, list[tuple[int, int, bool]]]]) -> None:
         """Compare the tables with the index: every version once, and nothing else."""

@@ -28,6 +28,7 @@ from kvsecure.proto import (
     maintenance_pb2,
     state_pb2,
     tenant_pb2,
+    version_pb2,
 )
 
 _READWRITE = authstore_pb2.Permission.READWRITE
@@ -317,6 +318,17 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
     kv_pb2.DeleteRangeRequest: requests.deletes(),
     kv_pb2.TxnRequest: requests.txns(),
     kv_pb2.CompactionRequest: st.builds(kv_pb2.CompactionRequest, revision=_INT64),
+    state_pb2.Clock: st.builds(state_pb2.Clock, time_s=_INT64),
+    version_pb2.RetentionSetRequest: st.builds(
+        version_pb2.RetentionSetRequest,
+        prefix=requests.keys,
+        keep_versions=st.integers(0, 2**32 - 1),
+        keep_for_s=st.integers(0, 2**64 - 1),
+    ),
+    version_pb2.DestroyRequest: st.builds(version_pb2.DestroyRequest, key=requests.keys),
+    version_pb2.RetentionDeleteRequest: st.builds(
+        version_pb2.RetentionDeleteRequest, prefix=requests.keys
+    ),
     lease_pb2.LeaseGrantRequest: st.builds(
         lease_pb2.LeaseGrantRequest, ID=_INT64, TTL=st.integers(2, 9_000_000_000)
     ),

@@ -17,6 +17,7 @@ from kvsecure.proto import (
     maintenance_pb2,
     state_pb2,
     tenant_pb2,
+    version_pb2,
 )
 
 _CALLER = Caller(TenantId(0x10), Origin.USER, "zoë", 0x1234)
@@ -46,6 +47,13 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
         ),
         "0105 E 0a06 0a016b 120176 0a06 0a016c 120177",
     ),
+    (state_pb2.Clock(time_s=300), "0106 E 08ac02"),
+    (
+        version_pb2.RetentionSetRequest(prefix=b"p", keep_versions=3, keep_for_s=60),
+        "0107 E 0a0170 1003 183c",
+    ),
+    (version_pb2.RetentionDeleteRequest(prefix=b"p"), "0108 E 0a0170"),
+    (version_pb2.DestroyRequest(key=b"k"), "0109 E 0a016b"),
     (lease_pb2.LeaseGrantRequest(TTL=60, ID=7), "010a E 083c 1007"),
     (lease_pb2.LeaseRevokeRequest(ID=7), "010b E 0807"),
     (

@@ -5,7 +5,6 @@ Never: changes anything.
 """
 
 from collections import Counter
-from pathlib import Path
 
 from e2e.world import Fortress
 
@@ -15,7 +14,7 @@ from kvsecure.pki.files import read_private
 from kvsecure.server.datadir import MemberIdentity
 from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
 
-__all__ = ["rows_by_tenant"]
+__all__ = ["open_tables", "rows_by_tenant"]
 
 _SIZE_BYTES_MAX = 16 * 1024**3
 
@@ -25,8 +24,7 @@ def rows_by_tenant(fortress: Fortress) -> tuple[Counter[int], int]:
 
     The records' own rows do not tell whose they are; each has a row in the index while it is used.
     """
-    data = fortress.data
-    reader = _reader(data, fortress.kek)
+    reader = open_tables(fortress)
     try:
         found: Counter[int] = Counter()
         for _, block in reader.scan(Table.INDEX, NO_SCOPE):
@@ -36,9 +34,11 @@ def rows_by_tenant(fortress: Fortress) -> tuple[Counter[int], int]:
         reader.close()
 
 
-def _reader(data: Path, kek: Path) -> TableReader:
+def open_tables(fortress: Fortress) -> TableReader:
+    """Open the tables as they are now; the caller closes them."""
+    data = fortress.data
     identity_file = data / "member.json"
     identity = MemberIdentity.decode(identity_file.read_bytes(), identity_file)
-    key = KeyEncryptionKey.from_file_content(read_private(kek))
+    key = KeyEncryptionKey.from_file_content(read_private(fortress.kek))
     keyring = Keyring.open((data / "keyring").read_bytes(), key)
     return TableReader(data / "tables", identity.cluster, keyring, size_bytes_max=_SIZE_BYTES_MAX)

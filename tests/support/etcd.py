@@ -74,7 +74,10 @@ class ScriptedServer:
     def _answer(self, path: str, request: Message, token: str) -> Step | Sequence[Step]:
         with self._lock:
             self.seen.append(Seen(path=path, request=request, token=token))
-            steps = self._steps.get(path, [])
+            steps = self._steps.get(path)
+            if steps is None:
+                # As a server that has no such method.
+                return (grpc.StatusCode.UNIMPLEMENTED, "unknown method")
             return steps.pop(0) if steps else (grpc.StatusCode.ABORTED, "the script is over")
 
     def close(self) -> None:

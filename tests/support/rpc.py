@@ -23,6 +23,7 @@ from kvsecure.proto import (
     lock_pb2,
     maintenance_pb2,
     tenant_pb2,
+    version_pb2,
     watch_pb2,
 )
 
@@ -85,6 +86,7 @@ class Client:
         self.election = Service(self, election_pb2.DESCRIPTOR.services_by_name["Election"])
         self.tenants = Service(self, tenant_pb2.DESCRIPTOR.services_by_name["Tenants"])
         self.crypto = Service(self, crypto_pb2.DESCRIPTOR.services_by_name["Crypto"])
+        self.versions = Service(self, version_pb2.DESCRIPTOR.services_by_name["Versions"])
         self.health = Service(self, health_pb2.DESCRIPTOR.services_by_name["Health"])
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, final
 
 from sortedcontainers import SortedList
 
+from kvsecure.core.mvcc.retention import Keep
 from kvsecure.model.keys import Span
 
 __all__ = [
@@ -36,6 +37,8 @@ HEAD: Final = struct.Struct(">QIQQq")
 _POSITION: Final = struct.Struct(">QI")
 POSITION_BYTES: Final = _POSITION.size
 TOMBSTONE: Final = 0x8000_0000
+
+_NOTHING: Final = bytearray()
 
 _head_of = HEAD.unpack
 _pack_head = HEAD.pack
@@ -166,6 +169,29 @@ class KeyIndex:
         older = [bytes(run[i : i + POSITION_BYTES]) for i in range(0, len(run), POSITION_BYTES)]
         return [*older, head[:POSITION_BYTES]]
 
+    def positions_before(
+        self, key: bytes, revision: int, *, doomed: int, count_max: int
+    ) -> list[bytes]:
+        """Return the newest positions of a key before a revision, newest first.
+
+        Args:
+            key: Whose.
+            revision: All of them are older.
+            doomed: How many, from the oldest on, are not to be seen any more.
+            count_max: How many at most.
+        """
+        head = self.heads.get(key)
+        if head is None:
+            return []
+        run = self.past.get(key, _NOTHING)
+        newest = (revision - 1).to_bytes(8, "big")
+        end = (_last_through(run, newest) + 1) * POSITION_BYTES
+        start = max(doomed * POSITION_BYTES, end - count_max * POSITION_BYTES)
+        found = _split(run[start:end])
+        if head[:8] <= newest and doomed * POSITION_BYTES <= len(run):
+            found.append(head[:POSITION_BYTES])
+        return found[: -count_max - 1 : -1]
+
     def holds(self, key: bytes, place: bytes) -> bool:
         """Tell whether a position of a key is still retained."""
         head = self.heads.get(key)
@@ -212,38 +238,69 @@ class KeyIndex:
         """Return the keys that compaction could free something of."""
         return [*self.past.keys(), *(key for key in self.dead if key not in self.past)]
 
-    def compact(self, key: bytes, revision: int) -> list[bytes]:
-        """Forget what a key was before a revision; return the positions that are free now.
+    def doomed(self, key: bytes, revision: int, keep: Keep | None) -> int:
+        """Return how many of a key's positions, from the oldest on, a compaction gives up.
 
         The newest version at or below the revision stays, unless it is a deletion: that stays only
-        if it lies exactly at the revision, for a watch that starts there (etcd's keep set).
+        if it lies exactly at the revision, for a watch that starts there (etcd's keep set), or
+        behind a version that is kept.
+        """
+        head = self.heads.get(key)
+        if head is None:
+            return 0
+        newest = revision.to_bytes(8, "big")
+        run = self.past.get(key, _NOTHING)
+        if head[:8] <= newest:
+            count = len(run) // POSITION_BYTES
+            count += bool(head[8] & 0x80 and head[:8] != newest)
+        else:
+            count = _last_through(run, newest)
+            if count < 0:
+                return 0
+            at = count * POSITION_BYTES
+            count += bool(run[at + 8] & 0x80 and run[at : at + 8] != newest)
+        if keep is None or not count:
+            return count
+        return min(count, _oldest_kept(run + head[:POSITION_BYTES], keep))
+
+    def compact(self, key: bytes, revision: int, keep: Keep | None = None) -> list[bytes]:
+        """Forget what is `doomed` of a key; return the positions that are free now."""
+        count = self.doomed(key, revision, keep)
+        if not count:
+            return []
+        run = self.past.get(key, _NOTHING)
+        end = count * POSITION_BYTES
+        freed = _split(run[:end])
+        if end >= len(run):
+            self.past.pop(key, None)
+        else:
+            del run[:end]
+        if len(freed) < count:
+            freed.append(self.heads.pop(key)[:POSITION_BYTES])
+            self.dead.remove(key)
+        return freed
+
+    def destroy(self, key: bytes, revision: int) -> list[bytes]:
+        """Forget every version of a key through a revision; return the positions that are free now.
+
+        A deletion that is the last of them stays, for watches that catch up.
         """
         head = self.heads.get(key)
         if head is None:
             return []
-        newest = revision.to_bytes(8, "big")
-        run = self.past.get(key)
-        if head[:8] <= newest:
-            freed = _split(run) if run else []
+        run = self.past.get(key, _NOTHING)
+        chain = run + head[:POSITION_BYTES]
+        count = _last_through(chain, revision.to_bytes(8, "big")) + 1
+        if count and chain[count * POSITION_BYTES - 4] & 0x80:
+            count -= 1
+        freed = _split(chain[: count * POSITION_BYTES])
+        if count * POSITION_BYTES >= len(run):
             self.past.pop(key, None)
-            if head[8] & 0x80 and head[:8] != newest:
-                freed.append(head[:POSITION_BYTES])
-                del self.heads[key]
-                self.dead.remove(key)
-            return freed
-        if run is None:
-            return []
-        kept = _last_through(run, newest)
-        if kept < 0:
-            return []
-        at = kept * POSITION_BYTES
-        if run[at + 8] & 0x80 and run[at : at + 8] != newest:
-            at += POSITION_BYTES
-        freed = _split(run[:at])
-        if at == len(run):
-            del self.past[key]
-        elif at:
-            del run[:at]
+        else:
+            del run[: count * POSITION_BYTES]
+        if count * POSITION_BYTES == len(chain):
+            del self.heads[key]
+            (self.dead if head[8] & 0x80 else self.live).remove(key)
         return freed
 
     def _retain(self, key: bytes, old: bytes) -> None:
@@ -265,6 +322,27 @@ def _last_through(run: bytearray, newest: bytes) -> int:
         else:
             high = middle
     return low - 1
+
+
+def _oldest_kept(chain: bytearray, keep: Keep) -> int:
+    """Return the number of the oldest version that is kept; what is before it is not.
+
+    Going back, versions are older and were superseded earlier: behind the first one that is not
+    kept, none is.
+    """
+    kept = count = len(chain) // POSITION_BYTES
+    newer = 0
+    superseded = 0
+    for number in range(count - 1, -1, -1):
+        at = number * POSITION_BYTES
+        main = int.from_bytes(chain[at : at + 8], "big")
+        if not chain[at + 8] & 0x80:
+            if newer >= keep.versions and superseded <= keep.superseded_after and superseded:
+                break
+            kept = number
+            newer += main <= keep.through
+        superseded = main
+    return kept
 
 
 def _split(run: bytes | bytearray) -> list[bytes]:

@@ -138,6 +138,20 @@ class Records:
             self._remember(place, record)
         return record
 
+    def destroy(self, places: Iterable[bytes]) -> None:
+        """Give up records for good: those that are not in the tables yet do not get there.
+
+        What is on its way to them is deleted there by the next flush.
+        """
+        for place in places:
+            fresh = self.fresh.pop(place, None)
+            if fresh is not None:
+                self.fresh_bytes -= len(fresh[1])
+            cached = self._cache.pop(place, None)
+            if cached is not None:
+                self._cache_bytes -= len(cached)
+            self.obsolete.append(place)
+
     def begin_flush(self) -> bytes:
         """Hand over, packed, what has to be written; reads find it here until `end_flush`."""
         invariant(self.flushes_begun == self.flushes_ended, "one flush at a time")

@@ -13,6 +13,7 @@ from typing import NamedTuple, final
 from kvsecure.core.lease import LeaseTable
 from kvsecure.core.mvcc.index import HEAD, POSITION_BYTES, KeyIndex
 from kvsecure.core.mvcc.records import Records, encode_index_row
+from kvsecure.core.mvcc.retention import Policy
 from kvsecure.model.ids import TenantId
 from kvsecure.proto.mvcc_pb2 import KeyValue
 
@@ -37,13 +38,15 @@ _event: Callable[[tuple[bytes, bytes | None, bytes | None]], Event] = partial(tu
 class Space:
     """A tenant's keys and leases."""
 
-    __slots__ = ("index", "leases", "prefix", "tenant")
+    __slots__ = ("index", "leases", "prefix", "retention", "tenant")
 
     def __init__(self, tenant: TenantId) -> None:
         self.tenant = tenant
         self.prefix = tenant.to_bytes(4, "big")
         self.index = KeyIndex()
         self.leases = LeaseTable()
+        # By prefix.
+        self.retention: dict[bytes, Policy] = {}
 
     def write(
         self, records: Records, key: bytes, value: bytes, lease: int, main: int, sub: int

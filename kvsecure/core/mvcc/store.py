@@ -7,13 +7,15 @@ Follows: etcd's store (server/storage/mvcc): an empty store is at revision 1, a 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, final
 
 from kvsecure.core.mvcc.index import is_tombstone, position
 from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
+from kvsecure.core.mvcc.retention import Compaction, Destruction, Keep
 from kvsecure.core.mvcc.space import Event, Space, Writing
+from kvsecure.core.mvcc.timeline import Timeline
 from kvsecure.core.mvcc.txn import (
     check_path,
     check_put,
@@ -30,7 +32,18 @@ from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvsecure.storage.tables import NO_SCOPE, Row, Table
 
-__all__ = ["Store"]
+__all__ = [
+    "COMPACTION_KEY",
+    "DESTRUCTION_KEY",
+    "Store",
+    "compaction_row",
+    "destruction_row",
+]
+
+# First byte of the key of a compaction's row in the state table.
+COMPACTION_KEY: Final = b"C"
+# And of a destruction's.
+DESTRUCTION_KEY: Final = b"D"
 
 _COMPACT_KEYS_PER_SLICE = 2_000
 _BLOCK_BYTES_MERGED = 256 * 1024
@@ -55,6 +68,7 @@ class Store:
         self.revision: int = REVISION_EMPTY
         # -1: nothing was ever compacted; etcd shows it so.
         self.compacted: int = -1
+        self.timeline = Timeline()
         self._spaces: dict[TenantId, Space] = {}
         # Of tenants that are gone, until all of their records are given up.
         self._erasing: dict[TenantId, Space] = {}
@@ -63,6 +77,15 @@ class Store:
         # Rows of the state and index tables that the next flush writes besides records.
         self.rows: list[Row] = []
         self.slices: deque[Iterator[None]] = deque()
+        # By their names; until nothing of them is on the disk.
+        self.destructions: dict[bytes, Destruction] = {}
+        # Whether this member could not get rid of their bytes when it last tried.
+        self.destruction_stalled = False
+        self._is_rewrite_due = False
+        # Compactions whose slices are not done.
+        self._scrubbing: list[Compaction] = []
+        # Compactions that have a row, oldest first.
+        self._stored: list[Compaction] = []
 
     # --- spaces ---------------------------------------------------------------------------------
 
@@ -181,7 +204,86 @@ class Store:
             raise Refused(Failure.COMPACTED)
         check_revision(revision, self.revision, self.compacted)
         self.compacted = revision
-        self.slices.append(self._scrub(revision))
+        compaction = self.compaction(revision)
+        if not compaction.keeps:
+            self.timeline.forget(revision)
+        self.rows.append(compaction_row(compaction))
+        self._begin_scrub(compaction)
+
+    def compaction(self, revision: int) -> Compaction:
+        """Return the compaction at a revision, with what is to be kept as of now."""
+        now_s, through, expired = self.timeline.now_s, self.revision, self.timeline.surely_before
+        return Compaction.under(
+            revision,
+            (
+                (
+                    space.tenant,
+                    {
+                        prefix: Keep.of(
+                            policy, expired=expired(now_s - policy.for_s), through=through
+                        )
+                        for prefix, policy in space.retention.items()
+                    },
+                )
+                for space in self._spaces.values()
+            ),
+        )
+
+    # --- destruction ----------------------------------------------------------------------------
+
+    def destroy(self, space: Space, key: bytes) -> bool:
+        """Forget every version of a key: at once for readers, in slices for the bytes.
+
+        Returns:
+            Whether it existed; then it was deleted in a revision of its own.
+        """
+        exists = space.index.head(key) is not None
+        writing = Writing(space, self.records, self.revision + 1)
+        if exists:
+            writing.delete(key)
+            # Whoever watches is told that it is gone, and not what it was.
+            writing.events[-1] = writing.events[-1]._replace(previous=None)
+        self._finish(space, writing)
+        destruction = Destruction(tenant=space.tenant, key=key, through=self.revision)
+        self.rows.append(destruction_row(destruction))
+        self._begin_destruction(destruction)
+        return exists
+
+    def end_destructions(self, gone: Iterable[Destruction]) -> None:
+        """Take note that nothing of these is on the disk any more."""
+        for destruction in gone:
+            if self.destructions.get(destruction.name) is destruction:
+                del self.destructions[destruction.name]
+                self.rows.append(destruction_row(destruction, is_gone=True))
+
+    def _begin_destruction(self, destruction: Destruction) -> None:
+        self.destructions[destruction.name] = destruction
+        space = self._spaces.get(TenantId(destruction.tenant))
+        if space is not None:
+            places = space.index.destroy(destruction.key, destruction.through)
+            self.records.destroy(place for place in places if not is_tombstone(place))
+        if not self._is_rewrite_due:
+            self._is_rewrite_due = True
+            self.slices.append(self._rewrite_for_destruction())
+
+    def _rewrite_for_destruction(self) -> Iterator[None]:
+        # One that has not begun is for all that are destroyed until then.
+        self._is_rewrite_due = False
+        yield from self._rewrite_blocks()
+
+    def history(self, space: Space, key: bytes, before: int, count_max: int) -> list[bytes]:
+        """Return positions of a key before a revision, newest first.
+
+        What a compaction gives up is not among them, also before its slices have come to it, and
+        after a crash that has kept of a version its row in the index alone.
+        """
+        index, tenant = space.index, space.tenant
+        doomed = 0
+        for compaction in self._scrubbing:
+            keeps = compaction.keeps.get(tenant)
+            keep = keeps.find(key) if keeps else None
+            doomed = max(doomed, index.doomed(key, compaction.revision, keep))
+        return index.positions_before(key, before, doomed=doomed, count_max=count_max)
 
     def run_slice(self) -> bool:
         """Run one slice of the long work that is due; return whether any is left."""
@@ -196,11 +298,21 @@ class Store:
 
     # --- start ----------------------------------------------------------------------------------
 
-    def load(self, blocks: Iterable[bytes]) -> None:
+    def load(
+        self,
+        blocks: Iterable[bytes],
+        compactions: Sequence[Compaction],
+        destructions: Iterable[Destruction],
+    ) -> None:
         """Read the index back from its blocks; spaces of tenants must have been added.
 
         Rows of tenants that are gone, and versions that a compaction before the crash had already
         given up, are scrubbed again: scrubbing is idempotent.
+
+        Args:
+            blocks: In the order of their places.
+            compactions: Those that have a row, oldest first.
+            destructions: Those whose bytes may not be gone.
         """
         orphans = False
         for block in blocks:
@@ -211,8 +323,13 @@ class Store:
                     orphans = True
                 else:
                     space.index.load(key, head)
-        if self.compacted > 0:
-            self.slices.append(self._scrub(self.compacted, freed=orphans))
+        for destruction in destructions:
+            self._begin_destruction(destruction)
+        if compactions:
+            for compaction in compactions:
+                self._begin_scrub(compaction, freed=orphans)
+        elif self.compacted > 0:
+            self._begin_scrub(Compaction.plain(self.compacted), freed=orphans)
         elif orphans:
             self.slices.append(self._rewrite_blocks())
         for space in self._spaces.values():
@@ -228,17 +345,37 @@ class Store:
             self.revision = writing.main
             self._publish(space, writing.main, writing.events)
 
-    def _scrub(self, revision: int, *, freed: bool = False) -> Iterator[None]:
+    def _begin_scrub(self, compaction: Compaction, *, freed: bool = False) -> None:
+        self._scrubbing.append(compaction)
+        self._stored.append(compaction)
+        self.slices.append(self._scrub(compaction, freed=freed))
+
+    def _scrub(self, compaction: Compaction, *, freed: bool) -> Iterator[None]:
+        revision = compaction.revision
         for space in list(self._spaces.values()):
+            keeps = compaction.keeps.get(space.tenant)
+            keep = keeps.find if keeps else _keep_nothing
             keys = space.index.keys_with_past()
             for start in range(0, len(keys), _COMPACT_KEYS_PER_SLICE):
                 for key in keys[start : start + _COMPACT_KEYS_PER_SLICE]:
-                    places = space.index.compact(key, revision)
+                    places = space.index.compact(key, revision, keep(key))
                     freed = freed or bool(places)
                     self.records.obsolete.extend(p for p in places if not is_tombstone(p))
                 yield
+        self._scrubbing.remove(compaction)
         if freed:
             yield from self._rewrite_blocks()
+        self._end_scrub(compaction)
+
+    def _end_scrub(self, compaction: Compaction) -> None:
+        """Let go of the rows that a start does not need any more.
+
+        The newest compaction that kept something is carried out again at each start, as it was.
+        """
+        done = self._stored.index(compaction) + 1
+        gone = done - bool(compaction.keeps)
+        self.rows += [compaction_row(each, is_gone=True) for each in self._stored[:gone]]
+        del self._stored[:gone]
 
     def _erase(self, space: Space) -> Iterator[None]:
         index = space.index
@@ -292,3 +429,19 @@ class Store:
         awaited = records.flushes_begun + unflushed
         while records.flushes_ended < awaited:
             yield
+
+
+def compaction_row(compaction: Compaction, *, is_gone: bool = False) -> Row:
+    """Return what is stored of a compaction, or its deletion."""
+    key = COMPACTION_KEY + compaction.revision.to_bytes(8, "big")
+    return Row(Table.STATE, key, NO_SCOPE, None if is_gone else compaction.encode())
+
+
+def destruction_row(destruction: Destruction, *, is_gone: bool = False) -> Row:
+    """Return what is stored of a destruction, or its deletion."""
+    key = DESTRUCTION_KEY + destruction.name
+    return Row(Table.STATE, key, NO_SCOPE, None if is_gone else destruction.encode())
+
+
+def _keep_nothing(_: bytes) -> None:
+    return None
