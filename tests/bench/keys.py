@@ -17,7 +17,7 @@ from bench.report import Figure
 
 from kvsecure.proto import kv_pb2
 
-__all__ = ["measure_keys"]
+__all__ = ["load_keys", "measure_keys"]
 
 # Below the 128 operations that a transaction may have by default.
 _KEYS_PER_TXN: Final = 100
@@ -39,7 +39,7 @@ def measure_keys(server: Server, *, count: int) -> Iterator[Figure]:
     def figure(what: str, value: float, unit: str) -> Figure:
         return Figure(work=f"{work}, {what}", contestant=server.contestant, value=value, unit=unit)
 
-    elapsed_s = _load(server, count)
+    elapsed_s = load_keys(server, count)
     yield figure("written", count / elapsed_s, "key/s")
     yield figure("memory", _resident_mib(server), "MiB")
     server.member.process.kill9_all()
@@ -55,7 +55,12 @@ def measure_keys(server: Server, *, count: int) -> Iterator[Figure]:
     yield figure("memory after", _resident_mib(server), "MiB")
 
 
-def _load(server: Server, count: int) -> float:
+def load_keys(server: Server, count: int) -> float:
+    """Write so many keys, 100 a transaction; return how many seconds that took.
+
+    Raises:
+        LoadError: A transaction failed.
+    """
     room = threading.Semaphore(_TXNS_UNDER_WAY)
     failures: list[BaseException] = []
 

@@ -48,7 +48,8 @@ def test_table_has_room_for_what_was_not_measured() -> None:
 
 @_H2LOAD
 @pytest.mark.parametrize(
-    "part", ["calls", "latency", "connections", "library", "watch", "watchers", "cold", "keys"]
+    "part",
+    ["calls", "latency", "connections", "library", "watch", "watchers", "cold", "keys", "pauses"],
 )
 def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part runs against a real server, and its rates and times are above nothing."""
