@@ -213,6 +213,10 @@ class Hub:
             if watcher.history is not None:
                 watcher.history.follow(revision, _changes(revision, events, numbers))
                 continue
+            if len(numbers) > _BATCH_EVENTS_MAX:
+                # In slices: what takes long here holds up everybody.
+                self._fall_back(watcher, revision)
+                continue
             filters = watcher.filters
             if filters not in batches:
                 batches[filters] = self._encode(space, revision, events, numbers, filters, parts)

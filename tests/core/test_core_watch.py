@@ -341,6 +341,7 @@ def test_large_revision_of_the_past_comes_whole() -> None:
     for txn in puts:
         carry_out(state, 1, txn)
     before = state.store.revision
+    live = _watching(state, Span(b"k", b"l"), Room(), [])
     carry_out(state, 1, kv_pb2.DeleteRangeRequest(key=b"k", range_end=b"l"))
     watcher = Watcher(
         space=state.store.space(TenantId(1)),
@@ -360,6 +361,8 @@ def test_large_revision_of_the_past_comes_whole() -> None:
     assert len(batches) > 4
     assert max(batch.revision for batch in batches[:-1]) == before
     assert watcher.live
+    # Who was live when it was written is no exception: nobody waits for its bytes.
+    assert (live.live, len(live.queue)) == (False, 0)
 
 
 def test_watchers_of_one_client_hold_no_more_than_its_room() -> None:
