@@ -15,6 +15,7 @@ from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
 from kvsecure.core.mvcc.space import Event, Space, Writing
 from kvsecure.core.mvcc.txn import (
+    answer_puts,
     check_path,
     check_put,
     choose_path,
@@ -23,7 +24,7 @@ from kvsecure.core.mvcc.txn import (
     run_put,
     writes,
 )
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
@@ -105,6 +106,17 @@ class Store:
             event = write(records, key, value, 0, revision, 0)
             self.revision = revision
             publish(space, revision, [event])
+
+    def put_together(self, space: Space, txn: PutTxn) -> bytes:
+        """Carry out the puts of a transaction in one revision; return its answer."""
+        records, write, revision = self.records, space.write, self.revision + 1
+        events = [
+            write(records, key, value, 0, revision, number)
+            for number, (key, value) in enumerate(txn.puts)
+        ]
+        self.revision = revision
+        self._publish(space, revision, events)
+        return answer_puts(len(events), revision)
 
     def put(self, space: Space, request: PutRequest) -> bytes:
         """Carry out a put; return its answer without the header.
