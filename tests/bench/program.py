@@ -83,6 +83,8 @@ _PARTS: Final[dict[str, Measure]] = {
 
 # Only when they are asked for.
 _LONG: Final = ("keys", "pauses")
+# What every release shows, in one run: calls, watch and keys.
+_TABLE: Final = "table"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -138,7 +140,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--part",
         dest="parts",
-        choices=[*_PARTS],
+        choices=[*_PARTS, _TABLE],
         action="append",
         help="what to measure, may be repeated (default: all but keys and pauses)",
     )
@@ -157,6 +159,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--directory", help="where the stores lie (default: the system's)")
     parser.add_argument("--json", action="store_true", help="every figure, for machines")
     options = parser.parse_args(arguments)
+    if _TABLE in (options.parts or ()):
+        options.parts = ["calls", "watch", "keys"]
     options.parts = options.parts or [part for part in _PARTS if part not in _LONG]
     options.contestants = [names[name] for name in options.only or names]
     return options
