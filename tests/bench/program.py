@@ -25,6 +25,7 @@ from bench.load import LoadError
 from bench.machine import describe_machine
 from bench.pauses import measure_pauses
 from bench.report import Figure, as_json, costs, table
+from bench.soak import measure_soak
 from bench.watchers import measure_watchers
 from support.processes import ProcessFailedError
 
@@ -69,6 +70,10 @@ def _pauses(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Fi
     return measure_pauses(server, count=options.keys)
 
 
+def _soak(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_soak(server, duration_s=options.seconds)
+
+
 _PARTS: Final[dict[str, Measure]] = {
     "calls": _calls,
     "latency": _latency,
@@ -79,10 +84,11 @@ _PARTS: Final[dict[str, Measure]] = {
     "cold": _cold,
     "keys": _keys,
     "pauses": _pauses,
+    "soak": _soak,
 }
 
 # Only when they are asked for.
-_LONG: Final = ("keys", "pauses")
+_LONG: Final = ("keys", "pauses", "soak")
 # What every release shows, in one run: calls, watch and keys.
 _TABLE: Final = "table"
 
@@ -142,7 +148,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         dest="parts",
         choices=[*_PARTS, _TABLE],
         action="append",
-        help="what to measure, may be repeated (default: all but keys and pauses)",
+        help="what to measure, may be repeated (default: all but keys, pauses and soak)",
     )
     parser.add_argument(
         "--keys", type=int, default=1_000_000, help="size of the store of parts keys and pauses"
