@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from kvsecure.access.grants import Grants
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import invariant
 from kvsecure.model.keys import FROM_KEY, span_of
 from kvsecure.model.limits import TXN_DEPTH_MAX
@@ -109,7 +109,9 @@ class Rule(NamedTuple):
     open: bool = False
 
 
-def decide(grants: Grants, request: Message | GetBurst | PutBurst, facts: Facts) -> Decision:
+def decide(
+    grants: Grants, request: Message | GetBurst | PutBurst | PutTxn, facts: Facts
+) -> Decision:
     """Say whether a caller with these grants may make this request.
 
     Args:
@@ -224,7 +226,7 @@ def _get_burst(grants: Grants, burst: GetBurst, _: Facts) -> Decision:
     return _keys(grants.admin or grants.read.cover_keys(burst.keys))
 
 
-def _put_burst(grants: Grants, burst: PutBurst, _: Facts) -> Decision:
+def _plain_puts(grants: Grants, burst: PutBurst | PutTxn, _: Facts) -> Decision:
     return _keys(grants.admin or grants.write.cover_keys([key for key, _ in burst.puts]))
 
 
@@ -513,6 +515,7 @@ _CHECKS: Final[Mapping[type, type_check]] = MappingProxyType(
     {
         **{request: rule.check for request, rule in RULES.items()},
         GetBurst: _get_burst,
-        PutBurst: _put_burst,
+        PutBurst: _plain_puts,
+        PutTxn: _plain_puts,
     }
 )

@@ -8,7 +8,7 @@ Follows: etcd-surface section 1.3.
 from collections.abc import Sequence
 
 from kvsecure.api.services import Services
-from kvsecure.api.shape import check_delete, check_put, check_range, check_txn
+from kvsecure.api.shape import check_delete, check_put, check_range, check_txn, plain_puts
 from kvsecure.model.burst import GetBurst, PutBurst
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto.kv_pb2 import (
@@ -64,6 +64,12 @@ def delete_range(
 
 def txn(services: Services, asking: Asking, request: TxnRequest, content: bytes) -> None:
     """Run a transaction."""
+    plain = plain_puts(request, services.txn_ops_max)
+    if plain is not None:
+        _check_size(services, content)
+        if not services.gate.bursts.transact(asking, plain, content):
+            services.gate.submit(asking, request, content)
+        return
     check_txn(request, services.txn_ops_max)
     _check_size(services, content)
     services.gate.transact(asking, request, content)

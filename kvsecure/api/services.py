@@ -109,6 +109,8 @@ class Services:
     header: Callable[[int], bytes]
     # Does something at the end of this turn, before its answers leave.
     at_turn_end: Callable[[Callable[[], None]], None]
+    # Does something that takes a few milliseconds, when it is its turn among all such.
+    in_turn: Callable[[Callable[[], None]], None]
     # Does something after so many seconds; the answer cancels it.
     later: Callable[[float, Callable[[], None]], Callable[[], None]]
     # Runs a coroutine to its end, within the server's own task group.

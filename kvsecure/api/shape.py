@@ -9,6 +9,7 @@ Follows: etcd's v3rpc checks (server/etcdserver/api/v3rpc/key.go), in their orde
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from kvsecure.model.burst import PutTxn
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.keys import FROM_KEY, Span, span_of
 from kvsecure.model.limits import (
@@ -113,6 +114,22 @@ def check_txn(request: TxnRequest, ops_max: int) -> None:
     _check_txn(request, ops_max)
     for branch in (request.success, request.failure):
         _check_changes(branch)
+
+
+def plain_puts(request: TxnRequest, ops_max: int) -> PutTxn | None:
+    """Return a transaction's puts if it is nothing else, and passes `check_txn`; otherwise None."""
+    success = request.success
+    if not 0 < len(success) <= ops_max or len(request.compare) or len(request.failure):
+        return None
+    puts = []
+    for operation in success:
+        # Of another operation it is empty.
+        put = operation.request_put
+        key = put.key
+        if not key or put.lease or put.prev_kv or put.ignore_value or put.ignore_lease:
+            return None
+        puts.append((key, put.value))
+    return PutTxn(puts) if len({key for key, _ in puts}) == len(puts) else None
 
 
 def check_lease_ttl(ttl_s: int) -> int:

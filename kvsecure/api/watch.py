@@ -171,10 +171,12 @@ class _WatchStream:
     """All watchers of one stream."""
 
     __slots__ = (
+        "_behind",
         "_by_watcher",
         "_call",
         "_closed",
         "_cohorts",
+        "_in_line",
         "_next_id",
         "_ready",
         "_scheduled",
@@ -190,8 +192,12 @@ class _WatchStream:
         self._by_watcher: dict[int, _Cohort] = {}
         # By what they want: those that others can join.
         self._cohorts: dict[tuple[object, ...], _Cohort] = {}
-        # Those that may have something to take, in the order they said so.
+        # Those that may have something to take, in the order they said so; and those that have to
+        # read history for it.
         self._ready: dict[_Cohort, None] = {}
+        self._behind: dict[_Cohort, None] = {}
+        # Whether the stream waits for its turn to read history.
+        self._in_line = False
         self._next_id = 0
         self._scheduled = False
         self._closed = False
@@ -221,6 +227,7 @@ class _WatchStream:
         self._by_watcher.clear()
         self._cohorts.clear()
         self._ready.clear()
+        self._behind.clear()
         if self._stop_progress is not None:
             self._stop_progress()
 
@@ -294,6 +301,7 @@ class _WatchStream:
     def _forget(self, cohort: _Cohort) -> None:
         self._by_watcher.pop(id(cohort.feed.watcher), None)
         self._ready.pop(cohort, None)
+        self._behind.pop(cohort, None)
         if cohort.is_joined:
             del self._cohorts[cohort.feed.wants]
 
@@ -318,8 +326,22 @@ class _WatchStream:
             del self._ready[cohort]
             if cohort.unsent:
                 self._go_on(cohort)
+            elif cohort.feed.is_behind:
+                self._behind[cohort] = None
             else:
                 self._hand_out(cohort)
+        if self._behind and not self._in_line and not self._closed and not self._call.is_full:
+            self._in_line = True
+            self._services.in_turn(self._read_history)
+
+    def _read_history(self) -> None:
+        """Let one cohort read a piece of history, if the client still takes any."""
+        self._in_line = False
+        if self._behind and not self._closed and not self._call.is_full:
+            cohort = next(iter(self._behind))
+            del self._behind[cohort]
+            self._hand_out(cohort)
+            self._pump()
 
     def _hand_out(self, cohort: _Cohort) -> None:
         """Send what a feed has to the first of its cohort."""

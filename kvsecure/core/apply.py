@@ -21,7 +21,7 @@ from kvsecure.core.mvcc.retention import Policy
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer, answer
-from kvsecure.model.burst import PutBurst
+from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import LeaseId, TenantId
@@ -60,7 +60,9 @@ class LeaseFacts:
         return self._space.leases.by_expiry()
 
 
-def apply(state: State, caller: Caller, command: Message | PutBurst, now_ns: int) -> Answer:
+def apply(
+    state: State, caller: Caller, command: Message | PutBurst | PutTxn, now_ns: int
+) -> Answer:
     """Carry out a command.
 
     Args:
@@ -82,6 +84,9 @@ def apply(state: State, caller: Caller, command: Message | PutBurst, now_ns: int
         # By far the most frequent one: spared the context (0.5 us each).
         state.store.put_each(state.store.space(caller.tenant), command)
         return answer((state.store.revision, b""))
+    if type(command) is PutTxn and not state.alarms:
+        body = state.store.put_together(state.store.space(caller.tenant), command)
+        return answer((state.store.revision, body))
     return _COMMANDS[type(command)](_Context(state, caller.tenant, now_ns), command)
 
 
@@ -93,7 +98,7 @@ def grants_for(tenant: Tenant, caller: Caller) -> Grants | None:
 
 
 def _decide_again(
-    state: State, tenant: Tenant, caller: Caller, command: Message | PutBurst
+    state: State, tenant: Tenant, caller: Caller, command: Message | PutBurst | PutTxn
 ) -> None:
     """Decide on the state that the command runs against, if accounts moved since the gate did."""
     if tenant.law_revision == caller.law_revision and not _attaches(command):
@@ -104,9 +109,9 @@ def _decide_again(
         raise Refused(Failure.PERMISSION_DENIED)
 
 
-def _attaches(command: Message | PutBurst) -> bool:
+def _attaches(command: Message | PutBurst | PutTxn) -> bool:
     """Tell whether a decision rests on which keys a lease has, which moves with every put."""
-    if type(command) is PutBurst:
+    if type(command) is PutBurst or type(command) is PutTxn:
         return False
     if isinstance(command, kv_pb2.PutRequest):
         return bool(command.lease)
@@ -173,6 +178,12 @@ def _put_burst(context: _Context, command: PutBurst) -> Answer:
     context.refuse_growth()
     context.state.store.put_each(context.space, command)
     return context.answer()
+
+
+def _put_txn(context: _Context, command: PutTxn) -> Answer:
+    context.refuse_corrupt()
+    context.refuse_growth()
+    return context.answer(context.state.store.put_together(context.space, command))
 
 
 def _delete_range(context: _Context, command: kv_pb2.DeleteRangeRequest) -> Answer:
@@ -438,6 +449,7 @@ def tenant_view(state: State, tenant: Tenant) -> tenant_pb2.Tenant:
 _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProxyType(
     {
         PutBurst: _put_burst,
+        PutTxn: _put_txn,
         kv_pb2.PutRequest: _put,
         kv_pb2.DeleteRangeRequest: _delete_range,
         kv_pb2.TxnRequest: _txn,

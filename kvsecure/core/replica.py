@@ -18,7 +18,7 @@ from kvsecure.core.entry import DamagedEntry, decode
 from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer
-from kvsecure.model.burst import PutBurst
+from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.model.caller import Caller
 from kvsecure.model.errors import Refused
 from kvsecure.model.ids import Index, MemberId, Term
@@ -49,7 +49,7 @@ class Proposal:
         self,
         entry: bytes,
         caller: Caller,
-        command: Message | PutBurst,
+        command: Message | PutBurst | PutTxn,
         since_ns: int,
         context: object,
     ) -> None:

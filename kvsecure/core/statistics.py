@@ -1,12 +1,12 @@
 """What an engine counts.
 
-Owns: plain counts and times of the log and the tables.
+Owns: plain counts and times of the log, the tables and the event loop.
 Never: shows them; `telemetry` does.
 """
 
 from typing import final
 
-from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram
+from kvsecure.telemetry.histogram import DISK_BUCKETS_S, PAUSE_BUCKETS_S, Histogram
 
 __all__ = ["EngineStatistics"]
 
@@ -18,6 +18,7 @@ class EngineStatistics:
     __slots__ = (
         "commits",
         "log_bytes",
+        "pauses",
         "proposals_failed",
         "syncs",
         "table_bytes",
@@ -30,5 +31,7 @@ class EngineStatistics:
         # Of the log process, and of the table process.
         self.syncs = Histogram(DISK_BUCKETS_S)
         self.commits = Histogram(DISK_BUCKETS_S)
+        # Of the event loop.
+        self.pauses = Histogram(PAUSE_BUCKETS_S)
         self.table_bytes = 0
         self.table_bytes_in_use = 0

@@ -14,17 +14,23 @@ Keeps: a watcher gets each revision it asked for once, whole and in order; `next
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
-from kvsecure.core.mvcc.index import is_tombstone, main_of
+from kvsecure.core.changes import Change, History, change_at
+from kvsecure.core.mvcc.index import TOMBSTONE, position
 from kvsecure.core.mvcc.records import Records
 from kvsecure.core.mvcc.space import Event, Space
 from kvsecure.core.spans import SpanMap
 from kvsecure.model.ids import TenantId
 from kvsecure.model.keys import Span
-from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX, WATCH_ROOM_BYTES_MAX
+from kvsecure.model.limits import (
+    HISTORY_CHANGES_MAX,
+    HISTORY_KEYS_PER_SLICE,
+    WATCH_QUEUE_BYTES_MAX,
+    WATCH_ROOM_BYTES_MAX,
+)
 from kvsecure.proto.encode import bytes_field
 from kvsecure.proto.mvcc_pb2 import KeyValue
 
@@ -39,6 +45,8 @@ _EVENTS: Final = b"\x5a"
 # How much one batch holds of history, or of what has piled up, unless one revision is larger.
 _BATCH_EVENTS_MAX: Final = 1_000
 _BATCH_BYTES_MAX: Final = 1024 * 1024
+# How much is read of one large revision before others have their turn.
+_SLICE_BYTES_MAX: Final = 2 * _BATCH_BYTES_MAX
 # What a batch costs in a queue besides its events, which other queues hold too.
 _BATCH_COST_BYTES: Final = 128
 
@@ -83,14 +91,16 @@ class Watcher:
     room: Room
     # Called when there is something to take, at most once until it is taken.
     wake: Callable[["Watcher"], None]
-    # Live watchers are fed by the hub; the others read history.
+    # Live watchers are fed by the hub; the others read history, and note what happens meanwhile.
     live: bool = False
+    enlisted: bool = False
     closed: bool = False
     queue: deque[Batch] = field(default_factory=deque)
     queue_bytes: int = 0
-    # What is left of the history that is being read, and the revision it reaches to.
-    history: deque[tuple[bytes, bytes, bytes | None]] | None = None
-    history_through: int = 0
+    # The history that is being read.
+    history: History | None = None
+    # What was read of a revision that is too large for one slice.
+    begun: list[bytes] = field(default_factory=list)
 
 
 # The live watchers of one span, by identity.
@@ -103,7 +113,15 @@ type_made = dict[Filters, Batch | None]
 class Hub:
     """All watchers of all tenants."""
 
-    __slots__ = ("_exact", "_ranges", "_records", "compacted", "event_count")
+    __slots__ = (
+        "_exact",
+        "_ranges",
+        "_records",
+        "changes_max",
+        "compacted",
+        "event_count",
+        "keys_per_slice",
+    )
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -111,6 +129,9 @@ class Hub:
         self._exact: dict[TenantId, dict[bytes, type_crowd]] = {}
         self._ranges: dict[TenantId, SpanMap[type_crowd]] = {}
         self.event_count = 0
+        # How much of history is held for a watcher, and how many keys are looked at in one slice.
+        self.changes_max = HISTORY_CHANGES_MAX
+        self.keys_per_slice = HISTORY_KEYS_PER_SLICE
         # The newest compacted revision; whoever compacts says so.
         self.compacted = -1
 
@@ -120,6 +141,12 @@ class Hub:
         """Feed a watcher with what is written from now on."""
         watcher.live = True
         watcher.history = None
+        self._enlist(watcher)
+
+    def _enlist(self, watcher: Watcher) -> None:
+        if watcher.enlisted:
+            return
+        watcher.enlisted = True
         tenant, span = watcher.space.tenant, watcher.span
         if _is_exact(span):
             crowds = self._exact.setdefault(tenant, {})
@@ -138,11 +165,11 @@ class Hub:
         watcher.room.queued_bytes -= watcher.queue_bytes
         watcher.queue_bytes = 0
         watcher.history = None
-        if watcher.live:
-            self._leave(watcher)
+        watcher.begun = []
+        self._leave(watcher)
 
     def watchers_of(self, space: Space) -> list[Watcher]:
-        """Return the live watchers of a space."""
+        """Return the watchers of a space that hear of what is written."""
         exact, ranges = self._exact.get(space.tenant, {}), self._ranges.get(space.tenant)
         crowds = [*exact.values(), *(ranges.values() if ranges is not None else ())]
         return [watcher for crowd in crowds for watcher in crowd.values()]
@@ -189,6 +216,13 @@ class Hub:
         for watcher in list(crowd.values()):
             if watcher.next_revision > revision:
                 continue
+            if watcher.history is not None:
+                watcher.history.follow(revision, _changes(revision, events, numbers))
+                continue
+            if len(numbers) > _BATCH_EVENTS_MAX:
+                # In slices: what takes long here holds up everybody.
+                self._fall_back(watcher, revision)
+                continue
             filters = watcher.filters
             if filters not in batches:
                 batches[filters] = self._encode(space, revision, events, numbers, filters, parts)
@@ -223,7 +257,8 @@ class Hub:
     def take(self, watcher: Watcher, current: int) -> Batch | None:
         """Return the next batch for a watcher, or None if it has everything there is.
 
-        A watcher that is catching up may get batches without events, which say how far it got.
+        A watcher that is catching up reads one slice of history; it may get batches without events,
+        which say how far it got.
 
         Args:
             watcher: Not closed, and not waiting for a compacted revision.
@@ -233,52 +268,75 @@ class Hub:
             return _taken(watcher)
         if watcher.live:
             return None
-        if watcher.history is None:
+        history = watcher.history
+        if history is None:
             if watcher.next_revision > current:
                 # Nothing has happened yet that it wants; `next_revision` keeps it from being early.
                 self.go_live(watcher)
                 return None
-            watcher.history = deque(_history(watcher.space, watcher.span, watcher.next_revision))
-            watcher.history_through = current
-        batch = self._read_history(watcher)
+            history = watcher.history = History(
+                watcher.space.index,
+                watcher.span,
+                watcher.next_revision,
+                current,
+                keys_per_slice=self.keys_per_slice,
+                changes_max=self.changes_max,
+            )
+            self._enlist(watcher)
+        if not history.walk():
+            return Batch(watcher.next_revision - 1, (), 0)
+        batch = self._read_history(watcher, history)
         watcher.next_revision = batch.revision + 1
-        if not watcher.history:
+        if batch.revision == history.through:
             watcher.history = None
-            if batch.revision >= current:
-                self.go_live(watcher)
+            if history.is_following:
+                watcher.live = True
+            else:
+                # There was too much to note: what is left is read as history again.
+                self._leave(watcher)
         return batch
 
-    def _read_history(self, watcher: Watcher) -> Batch:
-        """Encode the next whole revisions of a watcher's history."""
-        history = watcher.history
-        assert history is not None  # noqa: S101 - the caller has just filled it
+    def _read_history(self, watcher: Watcher, history: History) -> Batch:
+        """Encode some of a watcher's history; what comes out are whole revisions."""
         events: list[bytes] = []
-        size_bytes = 0
-        revision = watcher.history_through
-        while history:
-            place, key, previous = history[0]
-            main = main_of(place)
-            full = len(events) >= _BATCH_EVENTS_MAX or size_bytes >= _BATCH_BYTES_MAX
-            if full and main != revision:
-                return Batch(revision, tuple(events), size_bytes)
-            history.popleft()
-            revision = main
+        # Of the revision that is being read: a slice before may have begun it.
+        begun = watcher.begun
+        change = history.first()
+        revision = change.revision if begun and change is not None else watcher.next_revision - 1
+        size_bytes = read = 0
+        while change is not None:
+            if change.revision != revision:
+                # What was begun is whole.
+                events += begun
+                begun.clear()
+                if len(events) >= _BATCH_EVENTS_MAX or size_bytes >= _BATCH_BYTES_MAX:
+                    return _batch(change.revision - 1, events)
+                revision = change.revision
+            if read >= _BATCH_EVENTS_MAX or size_bytes >= _SLICE_BYTES_MAX:
+                # There is more of this revision.
+                return _batch(revision - 1, events)
+            history.drop_first()
+            read += 1
             record = None
             holds = watcher.space.index.holds
-            if not holds(key, place):
+            if not holds(change.key, change.place):
                 # It has been destroyed since this history was read.
+                change = history.first()
                 continue
-            if previous is not None and not holds(key, previous):
+            previous = change.previous
+            if previous is not None and not holds(change.key, previous):
                 previous = None
-            if not is_tombstone(place):
-                record = self._records.get(place, watcher.space.tenant)
-            encoded = self._encode_event(
-                watcher.space, main, Event(key, record, previous), watcher.filters
-            )
+            if not change.is_deletion:
+                record = self._records.get(change.place, watcher.space.tenant)
+            event = Event(change.key, record, previous)
+            encoded = self._encode_event(watcher.space, revision, event, watcher.filters)
             if encoded is not None:
-                events.append(encoded)
+                begun.append(encoded)
                 size_bytes += len(encoded)
-        return Batch(watcher.history_through, tuple(events), size_bytes)
+            change = history.first()
+        events += begun
+        begun.clear()
+        return _batch(history.through, events)
 
     # --- encoding -------------------------------------------------------------------------------
 
@@ -328,6 +386,9 @@ class Hub:
     # --- within ---------------------------------------------------------------------------------
 
     def _leave(self, watcher: Watcher) -> None:
+        if not watcher.enlisted:
+            return
+        watcher.enlisted = False
         tenant, span = watcher.space.tenant, watcher.span
         if _is_exact(span):
             crowds = self._exact[tenant]
@@ -365,21 +426,13 @@ def _taken(watcher: Watcher) -> Batch:
     return first if taken == 1 else Batch(revision, tuple(merged), size_bytes)
 
 
-def _history(
-    space: Space, span: Span, start_revision: int
-) -> list[tuple[bytes, bytes, bytes | None]]:
-    """Return every retained change of a span since a revision: (place, key, place replaced)."""
-    oldest = start_revision.to_bytes(8, "big")
-    index = space.index
-    found: list[tuple[bytes, bytes, bytes | None]] = []
-    for key in index.keys_ever(span):
-        if index.heads[key][:8] < oldest:
-            continue
-        previous: bytes | None = None
-        for place in index.positions(key):
-            if place[:8] >= oldest:
-                found.append((place, key, previous))
-            previous = None if is_tombstone(place) else place
-    # Within a revision by the order of its changes; the mark of a deletion is not part of it.
-    found.sort(key=lambda change: (change[0][:8], change[0][8] & 0x7F, change[0][9:]))
-    return found
+def _changes(revision: int, events: list[Event], numbers: list[int]) -> Iterator[Change]:
+    """Yield some of a revision's events as history has them."""
+    for number in numbers:
+        event = events[number]
+        place = position(revision, number if event.record is not None else number | TOMBSTONE)
+        yield change_at(place, event.key, event.previous)
+
+
+def _batch(revision: int, events: list[bytes]) -> Batch:
+    return Batch(revision, tuple(events), sum(map(len, events)))

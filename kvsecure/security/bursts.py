@@ -1,5 +1,7 @@
 """The gate's way for bursts: what it does for one request, done once for all of a burst.
 
+A transaction of nothing but plain puts goes the same way: as one command, in one revision.
+
 Owns: the order of things for a burst: identify, decide, record, pass on or answer.
 Never: refuses a burst: what is not plainly allowed is asked again request by request, at the gate,
     which decides, records and refuses each by itself.
@@ -12,13 +14,14 @@ from typing import Protocol, final
 
 from kvsecure.access.decide import Decision, decide
 from kvsecure.core.engine import Engine
-from kvsecure.core.entry import encode_puts
+from kvsecure.core.entry import encode, encode_puts
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_gets
 from kvsecure.core.replica import Proposal
 from kvsecure.model.answer import Answer
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import Refused
+from kvsecure.proto import kv_pb2
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.recorder import Recorder
 from kvsecure.security.session import Peer, Session
@@ -64,7 +67,7 @@ class Bursts:
         authenticator: Authenticator,
         records: Recorder,
         engine: Engine,
-        check_room: Callable[[PutBurst, int], None],
+        check_room: Callable[[PutBurst | PutTxn, int], None],
         now_ns: Callable[[], int],
     ) -> None:
         """Put together what the gate has.
@@ -133,7 +136,34 @@ class Bursts:
         self._engine.take(Proposal(entry, session.caller, burst, self._now_ns(), context))
         return True
 
-    def _allowed(self, asking: Getting | Putting, burst: GetBurst | PutBurst) -> Session | None:
+    def transact(self, asking: Putting, txn: PutTxn, request: bytes) -> bool:
+        """Take a transaction of plain puts through the log.
+
+        Args:
+            asking: Who asks, and where the answer goes.
+            txn: What it puts.
+            request: Its bytes, which become the log's.
+
+        Returns:
+            Whether it was taken; if not, the gate has to take or refuse it as it takes any.
+        """
+        session = self._allowed(asking, txn)
+        if session is None:
+            return False
+        try:
+            self._check_room(txn, len(request))
+            self._engine.check_taking()
+        except Refused:
+            return False
+        intent = self._records.intent(session, txn)
+        context = (asking, session.stage_outcome, intent)
+        entry = encode(kv_pb2.TxnRequest, session.envelope, request)
+        self._engine.take(Proposal(entry, session.caller, txn, self._now_ns(), context))
+        return True
+
+    def _allowed(
+        self, asking: Getting | Putting, burst: GetBurst | PutBurst | PutTxn
+    ) -> Session | None:
         """Return the session, if everything in the burst is allowed to it."""
         try:
             session = self._authenticator.session(asking.peer, asking.token)

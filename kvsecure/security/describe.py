@@ -17,7 +17,7 @@ from typing import Any, Final, cast, final
 from google.protobuf.message import Message
 
 from kvsecure.access.decide import PARTS, RULES, Meaning
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.proto import kv_pb2
 from kvsecure.security.canonical import canonical, json_bytes, json_list
 
@@ -29,11 +29,13 @@ _NAME_BYTES_MAX: Final = 1_024
 # Of a request that was refused, so much is shown: enough to see what somebody was after.
 _REFUSED_NAME_BYTES_MAX: Final = 256
 _REFUSED_OPERATIONS_MAX: Final = 16
+# A plain put of a transaction.
+_PUT_WITHIN: Final = b'{"request_put":{%b,"rpc":"Put","value_bytes":%d},"rpc":"RequestOp"}'
 # Worked out once for each kind of request: a transaction has hundreds of them.
 _NAMES: Final[dict[type[Message], str]] = {}
 
 
-def describe(request: Message | GetBurst | PutBurst) -> bytes:
+def describe(request: Message | GetBurst | PutBurst | PutTxn) -> bytes:
     """Return the canonical JSON object that says all that a request asked for."""
     special = _HOT.get(type(request))
     return special(request) if special else canonical(describe_fields(cast("Message", request)))
@@ -91,6 +93,18 @@ def _txn(txn: kv_pb2.TxnRequest) -> bytes:
     return b"{%b}" % b",".join(members)
 
 
+def _put_txn(txn: PutTxn) -> bytes:
+    """Describe a transaction of plain puts as `_txn` would."""
+    return b'{"rpc":"Txn","success":[%b]}' % b",".join([_put_within(*put) for put in txn.puts])
+
+
+def _put_within(key: bytes, value: bytes) -> bytes:
+    if not value or len(key) > _NAME_BYTES_MAX:
+        put = kv_pb2.PutRequest(key=key, value=value)
+        return _operation(kv_pb2.RequestOp(request_put=put))
+    return _PUT_WITHIN % (json_bytes("key", key), len(value))
+
+
 def _operation(operation: kv_pb2.RequestOp) -> bytes:
     if operation.WhichOneof("request") == "request_put":
         put = operation.request_put
@@ -100,10 +114,7 @@ def _operation(operation: kv_pb2.RequestOp) -> bytes:
             and size_bytes
             and not (put.lease or put.prev_kv or put.ignore_value or put.ignore_lease)
         ):
-            return b'{"request_put":{%b,"rpc":"Put","value_bytes":%d},"rpc":"RequestOp"}' % (
-                json_bytes("key", key),
-                size_bytes,
-            )
+            return _PUT_WITHIN % (json_bytes("key", key), size_bytes)
     return canonical(describe_fields(operation))
 
 
@@ -178,5 +189,5 @@ class _Scribe:
 
 
 _HOT: Final[Mapping[type, Callable[[Any], bytes]]] = MappingProxyType(
-    {GetBurst: _get_burst, PutBurst: _put_burst, kv_pb2.TxnRequest: _txn}
+    {GetBurst: _get_burst, PutBurst: _put_burst, PutTxn: _put_txn, kv_pb2.TxnRequest: _txn}
 )

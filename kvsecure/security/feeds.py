@@ -126,6 +126,12 @@ class Feed:
         return bool(self.watcher.queue) or not self.watcher.live
 
     @property
+    def is_behind(self) -> bool:
+        """Whether taking the next batch means reading history, which takes its time."""
+        watcher = self.watcher
+        return not (watcher.live or watcher.queue or watcher.next_revision > self._feeds.revision)
+
+    @property
     def is_current(self) -> bool:
         """Whether all that was written so far is handed out, and the watch has begun (etcd)."""
         watcher = self.watcher

@@ -27,7 +27,7 @@ from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.replica import Outcome, Proposal
 from kvsecure.model.answer import Answer
-from kvsecure.model.burst import PutBurst
+from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Broken, Code, Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT, TenantId
@@ -556,7 +556,7 @@ class Gate:
         found = self._engine.state.accounts.tenant(tenant)
         return found.name if found else str(tenant)
 
-    def _check_room(self, command: Message | PutBurst, size_bytes: int) -> None:
+    def _check_room(self, command: Message | PutBurst | PutTxn, size_bytes: int) -> None:
         """Refuse what grows the store once it has reached its quota, and raise the alarm."""
         if not is_too_much(self._engine, self.facts, command, size_bytes):
             return

@@ -12,7 +12,7 @@ from typing import final
 
 from google.protobuf.message import Message
 
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import Code, Refused
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.canonical import canonical
@@ -49,7 +49,7 @@ class Recorder:
 
     # --- commands -------------------------------------------------------------------------------
 
-    def intent(self, session: Session, command: Message | PutBurst) -> int:
+    def intent(self, session: Session, command: Message | PutBurst | PutTxn) -> int:
         """Record that a command is allowed and about to be proposed; return the record's number."""
         audit = self._audit
         intent = audit.next_seq

@@ -12,16 +12,18 @@ from google.protobuf.message import Message
 from kvsecure.core.apply import holds_put
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
-from kvsecure.model.burst import PutBurst
+from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.proto import kv_pb2, lease_pb2, maintenance_pb2
 
 __all__ = ["is_too_much", "missing_alarm"]
 
 _PUT_OVERHEAD_BYTES: Final = 256
+# What always does; other transactions may.
+_GROWS: Final = (PutBurst, PutTxn, kv_pb2.PutRequest, lease_pb2.LeaseGrantRequest)
 
 
 def is_too_much(
-    engine: Engine, facts: MemberFacts, command: Message | PutBurst, size_bytes: int
+    engine: Engine, facts: MemberFacts, command: Message | PutBurst | PutTxn, size_bytes: int
 ) -> bool:
     """Tell whether a command would grow a store that has reached its quota."""
     quota_bytes = facts.quota_bytes
@@ -30,7 +32,7 @@ def is_too_much(
     used_bytes = engine.statistics.table_bytes_in_use
     if used_bytes + size_bytes + _PUT_OVERHEAD_BYTES < quota_bytes:
         return False
-    return isinstance(command, PutBurst | kv_pb2.PutRequest | lease_pb2.LeaseGrantRequest) or (
+    return isinstance(command, _GROWS) or (
         isinstance(command, kv_pb2.TxnRequest) and holds_put(command)
     )
 

@@ -39,6 +39,7 @@ from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.front import FrontEnd, front_end
+from kvsecure.server.long_work import LongWork
 from kvsecure.server.purging import Purging
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
@@ -240,6 +241,7 @@ def _services(
         upkeep=upkeep,
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
+        in_turn=LongWork(loop).add,
         later=later,
         spawn=spawn,
         txn_ops_max=config.limits.txn_ops_max,

@@ -9,8 +9,9 @@ Follows: docs/compatibility.md, "JSON gateway".
 Keeps: a call is answered once; what comes after that is dropped.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import Final, final
 
 from kvsecure.api.gateway import (
     Endpoint,
@@ -34,6 +35,10 @@ from kvsecure.wire.grpc import read_timeout
 __all__ = ["StreamedJsonCall", "UnaryJsonCall", "begin_call"]
 
 
+# What is text within a few milliseconds.
+_QUICK_BYTES_MAX: Final = 32 * 1024
+
+
 @final
 class UnaryJsonCall:
     """One request, one answer."""
@@ -49,6 +54,7 @@ class UnaryJsonCall:
         "_lost",
         "_owed_bytes",
         "_served",
+        "_text",
         "deadline_ns",
         "peer",
         "token",
@@ -69,6 +75,8 @@ class UnaryJsonCall:
         self._counts = counts
         self._body = bytearray()
         self._owed_bytes = 0
+        # What is answered, where making it was left to a thread.
+        self._text: bytes | None = None
         # Whether it was handed to its service, and whether there is an answer.
         self._served = False
         self._done = False
@@ -166,17 +174,30 @@ class UnaryJsonCall:
 
     def deliver(self, message: bytes | None, refused: Refused | None) -> None:
         """Hand the answer to the exchange."""
+        if message is not None and len(message) > _QUICK_BYTES_MAX and not self._lost:
+            self._gateway.services.spawn(self._write_down(message))
+            return
         self._owe(-self._owed_bytes)
+        self._owed_bytes = 0
         if message is not None:
             self._counts.done += 1
             if not self._lost:
-                self._exchange.respond(200, answer_text(self._endpoint, message))
+                text = self._text
+                if text is None:
+                    text = answer_text(self._endpoint, message)
+                self._exchange.respond(200, text)
         elif refused is not None:
             self._counts.refuse(refused.code)
             if not self._lost:
                 self._exchange.respond(http_status(refused.code), error_text(refused))
         if self._counts.times is not None:
             self._counts.times.observe((self._gateway.now_ns() - self._begun_ns) / 1e9)
+
+    async def _write_down(self, message: bytes) -> None:
+        """Make the text of a large answer beside everything else, and answer with it."""
+        # Python lets the event loop have its turn every few milliseconds.
+        self._text = await asyncio.to_thread(answer_text, self._endpoint, message)
+        self._gateway.turn.answer(self, b"", None)
 
 
 @final

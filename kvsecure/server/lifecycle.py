@@ -39,6 +39,7 @@ from kvsecure.server.founding import founding_commands
 from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
+from kvsecure.server.pauses import note_pauses
 from kvsecure.server.tasks import Tasks
 from kvsecure.storage.files import StorageError
 from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
@@ -162,6 +163,7 @@ class _Life:
             )
         self._tick(parts)
         self._second(parts)
+        note_pauses(asyncio.get_running_loop(), parts.engine.statistics.pauses.observe)
         self._tasks.spawn(parts.sealing.resume())
         _log.info(
             "ready to serve client requests",

@@ -68,6 +68,7 @@ def snapshot_of(
         wal_bytes=disk.log_bytes,
         wal_fsync=disk.syncs.view(),
         backend_commit=disk.commits.view(),
+        loop_pauses=disk.pauses.view(),
         watch_streams=counts[_WATCH].open_count,
         watchers=len(feeds),
         slow_watchers=feeds.slow_count,

@@ -22,6 +22,7 @@ import lmdb
 
 from kvsecure.crypto.keyring import KeyringError
 from kvsecure.crypto.sealing import Sealer, derive_key, fresh_salt
+from kvsecure.model.errors import invariant
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 from kvsecure.storage.disk import FILE_MODE, SYSTEM_DISK, Disk
@@ -41,6 +42,7 @@ __all__ = [
     "TableKeys",
     "TableReader",
     "TableWriter",
+    "pack_record_deletions",
     "pack_records",
     "pack_rows",
     "unpack_rows",
@@ -57,6 +59,8 @@ _LOCK_BYTES: Final = 8_192
 _FORMAT: Final = b"1"
 _SCOPE: Final = struct.Struct(">QI")
 _PACKED: Final = struct.Struct(">BIHI")
+# Of the keys of the record table.
+_POSITION_BYTES: Final = 12
 _NO_VALUE: Final = 0xFFFF_FFFF
 # The row of the meta table that says how far the rows are sealed anew.
 _PROGRESS: Final = b"resealing"
@@ -126,6 +130,15 @@ def pack_records(records: Mapping[bytes, tuple[int, bytes]]) -> bytes:
             for key, (scope, value) in records.items()
         ]
     )
+
+
+def pack_record_deletions(keys: Iterable[bytes]) -> bytes:
+    """Encode that rows of the record table are to go; their keys have 12 bytes. A million may."""
+    head = _PACKED.pack(Table.RECORDS.value, NO_SCOPE, _POSITION_BYTES, _NO_VALUE)
+    packed = head.join((b"", *keys))
+    # Nothing in Python looks at each of them.
+    invariant(len(packed) % (len(head) + _POSITION_BYTES) == 0, "a position has 12 bytes")
+    return packed
 
 
 def unpack_rows(packed: bytes) -> Iterator[Row]:

@@ -9,12 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-__all__ = ["DISK_BUCKETS_S", "METHOD_BUCKETS_S", "Histogram", "HistogramView"]
+__all__ = ["DISK_BUCKETS_S", "METHOD_BUCKETS_S", "PAUSE_BUCKETS_S", "Histogram", "HistogramView"]
 
 # etcd's buckets for fsync and commit: 1 ms doubled thirteen times, up to 8.192 s.
 DISK_BUCKETS_S: Final = tuple(0.001 * 2**power for power in range(14))
 # What grpc_server_handling_seconds has everywhere: Prometheus' default buckets.
 METHOD_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+# How long the event loop was away: above 50 ms has to be looked into, above 300 ms clients notice.
+PAUSE_BUCKETS_S: Final = (
+    *(0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3),
+    *(0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0),
+)
 
 
 @final

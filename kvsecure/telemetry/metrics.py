@@ -133,6 +133,11 @@ def _disk(s: Snapshot) -> Iterator[Metric]:
         "Time to make the store durable.",
         s.backend_commit,
     )
+    yield _histogram(
+        "kvsecure_loop_pause_seconds",
+        "How late a timer of 10 ms came: how long everybody waited for something.",
+        s.loop_pauses,
+    )
 
 
 def _watches_and_leases(s: Snapshot) -> Iterator[Metric]:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
-from kvsecure.telemetry.histogram import DISK_BUCKETS_S, Histogram, HistogramView
+from kvsecure.telemetry.histogram import DISK_BUCKETS_S, PAUSE_BUCKETS_S, Histogram, HistogramView
 
 __all__ = ["GrpcMethod", "GrpcOutcome", "HealthOutcome", "Snapshot"]
 
 _NO_DISK_TIMES = Histogram(DISK_BUCKETS_S).view()
+_NO_PAUSES = Histogram(PAUSE_BUCKETS_S).view()
 
 
 class GrpcMethod(NamedTuple):
@@ -105,6 +106,7 @@ class Snapshot:
     wal_bytes: int = 0
     wal_fsync: HistogramView = _NO_DISK_TIMES
     backend_commit: HistogramView = _NO_DISK_TIMES
+    loop_pauses: HistogramView = _NO_PAUSES
 
     watch_streams: int
     watchers: int

@@ -17,7 +17,7 @@ from access.oracle import (
 from kvsecure.access.decide import Decision, decide
 from kvsecure.access.grants import Grants, Intervals
 from kvsecure.core.accounts import Accounts
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.keys import span_of
 from kvsecure.proto import authstore_pb2, kv_pb2
@@ -96,12 +96,13 @@ def test_burst_is_allowed_where_each_of_its_requests_is() -> None:
         for burst, requests in (
             (GetBurst(keys), gets),
             (PutBurst([(key, b"v") for key in keys]), puts),
+            (PutTxn([(key, b"v") for key in keys]), puts),
         ):
             each = all(decide(grants, one, book) is Decision.ALLOW for one in requests)
             assert (decide(grants, burst, book) is Decision.ALLOW) is each, f"seed {seed}: {burst}"
             verdicts.add((type(burst), len(keys) > 1, each))
 
-    assert len(verdicts) == 8
+    assert len(verdicts) == 12
 
 
 @pytest.mark.campaign

@@ -131,6 +131,7 @@ class Bench:
             keys=NO_KEYS,
             header=lambda revision: encoder.field(revision, 3),
             at_turn_end=self.world.turn.at_end,
+            in_turn=self.world.turn.at_end,
             later=self.timers.later,
             spawn=self._spawn,
             txn_ops_max=128,

@@ -23,7 +23,9 @@ from bench.latency import measure_latency
 from bench.library import measure_library
 from bench.load import LoadError
 from bench.machine import describe_machine
+from bench.pauses import measure_pauses
 from bench.report import Figure, as_json, costs, table
+from bench.soak import measure_soak
 from bench.watchers import measure_watchers
 from support.processes import ProcessFailedError
 
@@ -64,6 +66,14 @@ def _keys(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figu
     return measure_keys(server, count=options.keys)
 
 
+def _pauses(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_pauses(server, count=options.keys)
+
+
+def _soak(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_soak(server, duration_s=options.seconds)
+
+
 _PARTS: Final[dict[str, Measure]] = {
     "calls": _calls,
     "latency": _latency,
@@ -73,7 +83,14 @@ _PARTS: Final[dict[str, Measure]] = {
     "watchers": _watchers,
     "cold": _cold,
     "keys": _keys,
+    "pauses": _pauses,
+    "soak": _soak,
 }
+
+# Only when they are asked for.
+_LONG: Final = ("keys", "pauses", "soak")
+# What every release shows, in one run: calls, watch and keys.
+_TABLE: Final = "table"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -129,12 +146,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--part",
         dest="parts",
-        choices=[*_PARTS],
+        choices=[*_PARTS, _TABLE],
         action="append",
-        help="what to measure, may be repeated (default: all but keys)",
+        help="what to measure, may be repeated (default: all but keys, pauses and soak)",
     )
     parser.add_argument(
-        "--keys", type=int, default=1_000_000, help="size of the store of part keys"
+        "--keys", type=int, default=1_000_000, help="size of the store of parts keys and pauses"
     )
     parser.add_argument(
         "--connections", type=int, default=5_000, help="idle ones of part connections"
@@ -148,6 +165,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--directory", help="where the stores lie (default: the system's)")
     parser.add_argument("--json", action="store_true", help="every figure, for machines")
     options = parser.parse_args(arguments)
-    options.parts = options.parts or [part for part in _PARTS if part != "keys"]
+    if _TABLE in (options.parts or ()):
+        options.parts = ["calls", "watch", "keys"]
+    options.parts = options.parts or [part for part in _PARTS if part not in _LONG]
     options.contestants = [names[name] for name in options.only or names]
     return options

@@ -83,6 +83,10 @@ class RawStream:
         self._received += self._room[:count]
         return count
 
+    def forget(self) -> None:
+        """Let go of what has come, for one who only wants it to come."""
+        self._received.clear()
+
     def messages(self) -> Iterator[bytes]:
         """Yield the messages that have come since the last time."""
         self._parse()

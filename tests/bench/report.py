@@ -45,6 +45,7 @@ GOALS: Final[dict[str, Goal]] = {
     "1,000,000 keys, kept": Goal(ratio_min=1.0),
     "1,000,000 keys, served again after": Goal(ratio_max=1.0),
     "1,000,000 keys, memory after": Goal(ratio_max=1.0),
+    "1,000,000 keys, written": Goal(ratio_min=1.0),
 }
 _COLUMNS: Final = tuple(Contestant)
 

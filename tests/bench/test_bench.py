@@ -7,6 +7,7 @@ import pytest
 from bench.contestants import Contestant
 from bench.program import main
 from bench.report import Figure, costs, table
+from bench.soak import slope_per_hour
 
 _H2LOAD = pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
 
@@ -46,9 +47,29 @@ def test_table_has_room_for_what_was_not_measured() -> None:
     assert line.split()[5:8] == ["-", "-", "10"]
 
 
+def test_slope_is_that_of_the_line_that_fits() -> None:
+    """Memory that grows by a MiB a minute grows by 60 an hour, whatever it does in between."""
+    grows = [(60.0 * minute, 100.0 + minute + (-1) ** minute) for minute in range(101)]
+
+    assert 59 < slope_per_hour(grows) < 61
+    assert slope_per_hour([(0.0, 5.0)]) == 0
+
+
 @_H2LOAD
 @pytest.mark.parametrize(
-    "part", ["calls", "latency", "connections", "library", "watch", "watchers", "cold", "keys"]
+    "part",
+    [
+        "calls",
+        "latency",
+        "connections",
+        "library",
+        "watch",
+        "watchers",
+        "cold",
+        "keys",
+        "pauses",
+        "soak",
+    ],
 )
 def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part runs against a real server, and its rates and times are above nothing."""
@@ -68,5 +89,5 @@ def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> No
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert figures
     # What 50 connections take may be memory that the server has given free before.
-    assert all(figure["value"] > 0 for figure in figures if figure["unit"] != "KiB")
+    assert all(figure["value"] > 0 for figure in figures if figure["unit"] not in ("KiB", "MiB/h"))
     assert {figure["contestant"] for figure in figures} == {"ETCD"}

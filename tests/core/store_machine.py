@@ -24,7 +24,7 @@ from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.mvcc.walk import Walk
 from kvsecure.core.state import State
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, TenantId
@@ -148,6 +148,21 @@ class StoreMachine(RuleBasedStateMachine):
         self.state.index = Index(len(self.log))
         expected = [self.model.run(tenant, put) for put in puts]
         assert [came] * len(puts) == expected
+
+    @rule(tenant=_TENANTS, written=st.lists(requests.keys, min_size=1, max_size=12, unique=True))
+    def put_in_one(self, tenant: int, written: list[bytes]) -> None:
+        """Put plain values in one transaction, on the way that only such take."""
+        puts = [kv_pb2.PutRequest(key=key, value=b"x") for key in written]
+        txn = kv_pb2.TxnRequest(success=[kv_pb2.RequestOp(request_put=put) for put in puts])
+        caller = Caller(TenantId(tenant), Origin.SYSTEM, "", 0)
+        self.log.append(encode(type(txn), envelope(caller), txn.SerializeToString()))
+        try:
+            plain = PutTxn([(put.key, put.value) for put in puts])
+            came: Said = kv_pb2.TxnResponse.FromString(apply(self.state, caller, plain, 0).body)
+        except Refused as refused:
+            came = refused.failure
+        self.state.index = Index(len(self.log))
+        assert came == self.model.run(tenant, txn)
 
     @rule(tenant=_TENANTS, asked=st.lists(requests.keys, min_size=1, max_size=6))
     def get_together(self, tenant: int, asked: list[bytes]) -> None:

@@ -95,6 +95,9 @@ class _WatchMachine(RuleBasedStateMachine):
         super().__init__()
         self.tables = MemoryTables()
         self.state = reload(self.tables)
+        # Little of either, so that history is read in many slices and walked more than once.
+        self.state.hub.keys_per_slice = 2
+        self.state.hub.changes_max = 3
         carry_out(self.state, 1, tenant_pb2.TenantAddRequest(name="x", root_no_password=True))
         self.feeds = Feeds(_OpenGate(self.state))  # type: ignore[arg-type]  # stands in for it
         # Everything that happened: whose, and the event with what was there before.
@@ -323,6 +326,45 @@ def test_overlapping_watchers_are_handed_the_same_bytes() -> None:
     assert len({id(watcher.queue[0].events[-1]) for watcher in woken}) == 1
 
 
+def test_large_revision_of_the_past_comes_whole() -> None:
+    """A revision that takes several slices to read is one batch, and nothing else is in between."""
+    state = reload(MemoryTables())
+    puts = [
+        kv_pb2.TxnRequest(
+            success=[
+                kv_pb2.RequestOp(request_put=kv_pb2.PutRequest(key=b"k%06d" % number))
+                for number in range(first, first + 500)
+            ]
+        )
+        for first in range(0, 3_500, 500)
+    ]
+    for txn in puts:
+        carry_out(state, 1, txn)
+    before = state.store.revision
+    live = _watching(state, Span(b"k", b"l"), Room(), [])
+    carry_out(state, 1, kv_pb2.DeleteRangeRequest(key=b"k", range_end=b"l"))
+    watcher = Watcher(
+        space=state.store.space(TenantId(1)),
+        span=Span(b"k", b"l"),
+        filters=Filters(),
+        next_revision=before,
+        room=Room(),
+        wake=lambda _: None,
+    )
+
+    batches = []
+    while (batch := state.hub.take(watcher, state.store.revision)) is not None:
+        batches.append(batch)
+
+    told = [(batch.revision, len(batch.events)) for batch in batches if batch.events]
+    assert told == [(before, 500), (before + 1, 3_500)]
+    assert len(batches) > 4
+    assert max(batch.revision for batch in batches[:-1]) == before
+    assert watcher.live
+    # Who was live when it was written is no exception: nobody waits for its bytes.
+    assert (live.live, len(live.queue)) == (False, 0)
+
+
 def test_watchers_of_one_client_hold_no_more_than_its_room() -> None:
     """A client that reads nothing holds a bounded queue, however many watchers it has."""
     state = reload(MemoryTables())
@@ -336,3 +378,30 @@ def test_watchers_of_one_client_hold_no_more_than_its_room() -> None:
     assert slow.queued_bytes <= WATCH_ROOM_BYTES_MAX
     assert not any(watcher.live for watcher in watchers)
     assert (other.live, len(other.queue)) == (True, 20)
+
+
+def test_what_was_too_much_to_note_is_read_as_history() -> None:
+    """A watcher that reads history while more happens than it can note misses nothing of it."""
+    state = reload(MemoryTables())
+    state.hub.keys_per_slice, state.hub.changes_max = 1, 3
+    for number in range(5):
+        carry_out(state, 1, kv_pb2.PutRequest(key=b"k%d" % number))
+    watcher = Watcher(
+        space=state.store.space(TenantId(1)),
+        span=Span(b"k", b"l"),
+        filters=Filters(),
+        next_revision=2,
+        room=Room(),
+        wake=lambda _: None,
+    )
+
+    events: list[bytes] = []
+    for number in range(40):
+        if number < 10:
+            carry_out(state, 1, kv_pb2.PutRequest(key=b"k%d" % number))
+        batch = state.hub.take(watcher, state.store.revision)
+        events += batch.events if batch is not None else ()
+
+    told = watch_pb2.WatchResponse.FromString(b"".join(events)).events
+    assert [event.kv.mod_revision for event in told] == list(range(2, 17))
+    assert watcher.live

@@ -26,6 +26,7 @@ from kvsecure.storage.tables import (
     Table,
     TableReader,
     TableWriter,
+    pack_record_deletions,
     pack_records,
     pack_rows,
     unpack_rows,
@@ -419,3 +420,12 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path) -> None:
         newest = next(
             number for number in (confirmed, confirmed + 1) if found == {b"%d" % number * 500}
         )
+
+
+@given(st.lists(st.binary(min_size=12, max_size=12)))
+def test_deletions_of_records_are_rows_as_any(places: list[bytes]) -> None:
+    """What is packed at once for a million records is what each of them would be packed as."""
+    rows = [Row(Table.RECORDS, place, NO_SCOPE, None) for place in places]
+
+    assert pack_record_deletions(places) == pack_rows(rows)
+    assert list(unpack_rows(pack_record_deletions(places))) == rows

@@ -124,13 +124,13 @@ class Client:
 
         return invoke
 
-    def prepared(self, path: str) -> Any:
+    def prepared(self, path: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """Return a function that starts a unary call of bytes and returns its future."""
         call = self._channel.unary_unary(path)
         metadata = self._metadata
 
         def start(request: bytes) -> Any:
-            return call.future(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+            return call.future(request, timeout=timeout_s, metadata=metadata)
 
         return start
 

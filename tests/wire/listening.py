@@ -128,6 +128,7 @@ class Front:
             keys=NO_KEYS,
             header=lambda revision: encoder.field(revision, 1),
             at_turn_end=turn.at_end,
+            in_turn=turn.at_end,
             later=Timers().later,
             spawn=self._spawn,
             txn_ops_max=128,

@@ -192,6 +192,28 @@ class KeyIndex:
             found.append(head[:POSITION_BYTES])
         return found[: -count_max - 1 : -1]
 
+    def changes(self, key: bytes, oldest: bytes, newest: bytes) -> list[tuple[bytes, bytes | None]]:
+        """Return the retained positions of a key from one revision through another.
+
+        Returns:
+            Each with the position of the version it replaced, None if there was none, in the order
+            they were written.
+        """
+        run = self.past.get(key, b"")
+        begin, end = _last_through(run, _before(oldest)) + 1, _last_through(run, newest) + 1
+        places = _split(run[begin * POSITION_BYTES : end * POSITION_BYTES])
+        head = self.heads[key][:POSITION_BYTES]
+        if oldest <= head[:8] <= newest:
+            places.append(head)
+        previous: bytes | None = None
+        if begin:
+            previous = bytes(run[(begin - 1) * POSITION_BYTES : begin * POSITION_BYTES])
+        found = []
+        for place in places:
+            found.append((place, None if previous is None or is_tombstone(previous) else previous))
+            previous = place
+        return found
+
     def holds(self, key: bytes, place: bytes) -> bool:
         """Tell whether a position of a key is still retained."""
         head = self.heads.get(key)
@@ -311,7 +333,11 @@ class KeyIndex:
             run += old[:POSITION_BYTES]
 
 
-def _last_through(run: bytearray, newest: bytes) -> int:
+def _before(revision: bytes) -> bytes:
+    return max(int.from_bytes(revision, "big") - 1, 0).to_bytes(8, "big")
+
+
+def _last_through(run: bytes | bytearray, newest: bytes) -> int:
     """Return the number of the last position whose revision is at most this one, or -1."""
     low, high = 0, len(run) // POSITION_BYTES
     while low < high:

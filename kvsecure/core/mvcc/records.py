@@ -18,7 +18,14 @@ from kvsecure.model.errors import invariant
 from kvsecure.model.ids import TenantId
 from kvsecure.model.limits import RECORD_CACHE_BYTES_MAX
 from kvsecure.storage.epochs import DamagedRow
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_records, pack_rows
+from kvsecure.storage.tables import (
+    NO_SCOPE,
+    Row,
+    Table,
+    pack_record_deletions,
+    pack_records,
+    pack_rows,
+)
 
 __all__ = [
     "DamagedRecord",
@@ -164,8 +171,8 @@ class Records:
             index_block(rows[i : i + _INDEX_BLOCK_ROWS_MAX])
             for i in range(0, len(rows), _INDEX_BLOCK_ROWS_MAX)
         ]
-        others.extend(Row(Table.RECORDS, place, NO_SCOPE, None) for place in obsolete)
-        return pack_records(self._flushing) + pack_rows(others)
+        packed = pack_records(self._flushing), pack_rows(others), pack_record_deletions(obsolete)
+        return b"".join(packed)
 
     def end_flush(self) -> None:
         """Take note that what was handed over is durable."""

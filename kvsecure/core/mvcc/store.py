@@ -17,6 +17,7 @@ from kvsecure.core.mvcc.retention import Compaction, Destruction, Keep
 from kvsecure.core.mvcc.space import Event, Space, Writing
 from kvsecure.core.mvcc.timeline import Timeline
 from kvsecure.core.mvcc.txn import (
+    answer_puts,
     check_path,
     check_put,
     choose_path,
@@ -26,7 +27,7 @@ from kvsecure.core.mvcc.txn import (
     writes,
 )
 from kvsecure.core.mvcc.walk import Walk
-from kvsecure.model.burst import GetBurst, PutBurst
+from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
@@ -146,6 +147,17 @@ class Store:
         ]
         self.revision = before + len(events)
         self._publish_each(space, before + 1, events)
+
+    def put_together(self, space: Space, txn: PutTxn) -> bytes:
+        """Carry out the puts of a transaction in one revision; return its answer."""
+        records, write, revision = self.records, space.write, self.revision + 1
+        events = [
+            write(records, key, value, 0, revision, number)
+            for number, (key, value) in enumerate(txn.puts)
+        ]
+        self.revision = revision
+        self._publish(space, revision, events)
+        return answer_puts(len(events), revision)
 
     def put(self, space: Space, request: PutRequest) -> bytes:
         """Carry out a put; return its answer without the header.

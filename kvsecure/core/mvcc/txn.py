@@ -21,6 +21,7 @@ from kvsecure.proto.mvcc_pb2 import KeyValue
 
 __all__ = [
     "Path",
+    "answer_puts",
     "check_path",
     "check_put",
     "choose_path",
@@ -154,6 +155,12 @@ def run_path(space: Space, records: Records, writing: Writing, path: Path, compa
         answer = _run(space, records, writing, operation, path.nested.get(number), compacted)
         parts.append(bytes_field(_RESPONSE, answer))
     return b"".join(parts)
+
+
+def answer_puts(count: int, revision: int) -> bytes:
+    """Return what `run_path` does for so many plain puts that made a revision."""
+    response = bytes_field(_PUT_ANSWER, _inner_header(revision))
+    return _SUCCEEDED + bytes_field(_RESPONSE, response) * count
 
 
 def _run(

@@ -1,0 +1,185 @@
+"""Changes: what happened to the keys of a span since a revision, read from the index in slices.
+
+    live keys  a b   d e   g ...      walked together in the order of the keys, a few thousand at a
+    dead keys      c     f            time; what happened to them goes into buckets by revision
+
+Owns: walking a span while it changes, handing out the changes in the order they were made, and
+    taking note of those that are made meanwhile.
+Never: reads a record, waits, or holds more than a bounded number of changes, unless one bucket has
+    more: then it hands out the oldest, and whoever wants the rest walks again.
+Keeps: through `through`, every retained change of the span is handed out once; a key lies in the
+    part that was walked or in the part that was not, whatever becomes of it meanwhile.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, NamedTuple, final
+
+from sortedcontainers import SortedList
+
+from kvsecure.core.mvcc.index import KeyIndex, is_tombstone, main_of
+from kvsecure.model.keys import Span
+from kvsecure.model.limits import HISTORY_CHANGES_MAX, HISTORY_KEYS_PER_SLICE
+
+__all__ = ["Change", "History", "change_at"]
+
+# Changes of so many revisions are sorted at once.
+_BUCKET_REVISIONS: Final = 2_048
+
+
+class Change(NamedTuple):
+    """One change of one key."""
+
+    # Within the span: by revision, then by the order of the revision's changes.
+    order: bytes
+    key: bytes
+    place: bytes
+    # Where the version that it replaced is, or None if there was none.
+    previous: bytes | None
+
+    @property
+    def revision(self) -> int:
+        """The revision that made it."""
+        return main_of(self.place)
+
+    @property
+    def is_deletion(self) -> bool:
+        """Whether it deleted its key."""
+        return is_tombstone(self.place)
+
+
+def change_at(place: bytes, key: bytes, previous: bytes | None) -> Change:
+    """Return the change that was made at a position."""
+    # The mark of a deletion is not part of the order.
+    order = place[:8] + bytes((place[8] & 0x7F,)) + place[9:]
+    return Change(order, key, place, previous)
+
+
+@final
+class History:
+    """What one watcher has missed."""
+
+    __slots__ = (
+        "_buckets",
+        "_changes",
+        "_changes_max",
+        "_count",
+        "_from",
+        "_includes_from",
+        "_index",
+        "_is_walked",
+        "_later",
+        "_oldest",
+        "_slice",
+        "_span",
+        "_walk_through",
+        "is_following",
+        "through",
+    )
+
+    def __init__(
+        self,
+        index: KeyIndex,
+        span: Span,
+        start_revision: int,
+        through: int,
+        *,
+        keys_per_slice: int = HISTORY_KEYS_PER_SLICE,
+        changes_max: int = HISTORY_CHANGES_MAX,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            index: Whose keys.
+            span: Which of them.
+            start_revision: The first revision whose changes are wanted.
+            through: The last one.
+            keys_per_slice: How many keys are looked at in one slice.
+            changes_max: How many changes are held, unless one bucket has more.
+        """
+        self._index = index
+        self._span = span
+        self._oldest = start_revision.to_bytes(8, "big")
+        self._walk_through = through
+        # What this reaches to: more where it follows, less where there is too much to hold.
+        self.through = through
+        # Whether it has all that was made since.
+        self.is_following = True
+        self._slice = keys_per_slice
+        self._changes_max = changes_max
+        self._from = span.start
+        self._includes_from = True
+        self._is_walked = span.empty
+        self._buckets: dict[int, list[Change]] = {}
+        self._count = 0
+        self._changes: deque[Change] = deque()
+        # What was made since.
+        self._later: deque[Change] = deque()
+
+    def walk(self) -> bool:
+        """Look at a few more keys, if any are left; return whether all have been looked at."""
+        if self._is_walked:
+            return True
+        live, more_live = self._next(self._index.live)
+        dead, more_dead = self._next(self._index.dead)
+        if more_live or more_dead:
+            # As far as both have been read.
+            self._from = min([*live[-1:]] * more_live + [*dead[-1:]] * more_dead)
+            self._includes_from = False
+        else:
+            self._is_walked = True
+        for keys in (live, dead):
+            for key in keys:
+                if not self._is_walked and key > self._from:
+                    break
+                self._collect(key)
+        while self._count > self._changes_max and len(self._buckets) > 1:
+            newest = max(self._buckets)
+            self._count -= len(self._buckets.pop(newest))
+            self.through = self._walk_through = newest * _BUCKET_REVISIONS - 1
+            self.is_following = False
+            self._later.clear()
+        return self._is_walked
+
+    def follow(self, revision: int, changes: Iterable[Change]) -> None:
+        """Take note of what a newer revision has changed, as long as there is room for it."""
+        if not self.is_following:
+            return
+        if len(self._later) >= self._changes_max:
+            self.is_following = False
+            return
+        self._later.extend(changes)
+        self.through = revision
+
+    def first(self) -> Change | None:
+        """Return the oldest change that is left, once all keys have been looked at, or None."""
+        if not self._changes and self._buckets:
+            bucket = self._buckets.pop(min(self._buckets))
+            bucket.sort()
+            self._changes.extend(bucket)
+        elif not self._changes:
+            self._changes, self._later = self._later, self._changes
+        return self._changes[0] if self._changes else None
+
+    def drop_first(self) -> None:
+        """Forget what `first` returns."""
+        self._changes.popleft()
+
+    def _next(self, keys: "SortedList[bytes]") -> tuple[list[bytes], bool]:
+        """Return the keys that come next, and whether there may be more."""
+        found = list(
+            islice(
+                keys.irange(self._from, self._span.end, (self._includes_from, False)), self._slice
+            )
+        )
+        return found, len(found) == self._slice
+
+    def _collect(self, key: bytes) -> None:
+        if self._index.heads[key][:8] < self._oldest:
+            return
+        newest = self._walk_through.to_bytes(8, "big")
+        for place, previous in self._index.changes(key, self._oldest, newest):
+            bucket = self._buckets.setdefault(main_of(place) // _BUCKET_REVISIONS, [])
+            bucket.append(change_at(place, key, previous))
+            self._count += 1
