@@ -13,7 +13,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
@@ -39,10 +39,11 @@ _STARTS_MAX: Final = 6
 _LENGTH: Final = 25
 _CALLS: Final = 250
 _POINTS: Final = 40
-_STEPS: Final = {
+_DOING: Final = {
     "turn": 10,
     "burst": 4,
     "flush": 4,
+    "slow": 2,
     "wait": 2,
     "trail": 3,
     "spares": 2,
@@ -183,6 +184,7 @@ def lived(
     length: int,
     faults: Faults | None = None,
     variant: Variant = SOUND,
+    doing: Mapping[str, int] = _DOING,
     keep: Path | None = None,
 ) -> Life:
     """Let a member live, and start it again when it ends.
@@ -193,6 +195,7 @@ def lived(
         length: How many things are done.
         faults: What fails.
         variant: What it is made of.
+        doing: How often each thing is done.
         keep: Where its directory is copied to in the end.
 
     Raises:
@@ -204,14 +207,19 @@ def lived(
         life = Life(seed, trace, [_Branch(0, _Past())], faults or {})
         left = length
         while left > 0:
-            left -= _one_run(life, chance, left, servant, variant)
+            left -= _one_run(life, chance, left, servant, variant, doing)
         if keep is not None:
             shutil.copytree(root, keep, dirs_exist_ok=True)
     return life
 
 
 def _one_run(
-    life: Life, chance: random.Random, length: int, servant: TableServant, variant: Variant
+    life: Life,
+    chance: random.Random,
+    length: int,
+    servant: TableServant,
+    variant: Variant,
+    doing: Mapping[str, int],
 ) -> int:
     """Start and do things until the end, or until something ends it; return how many."""
     trace, before = life.trace, life.branches[-1].past
@@ -241,7 +249,7 @@ def _one_run(
     done = 0
     try:
         for done in range(1, length + 1):
-            what = chance.choices(list(_STEPS), list(_STEPS.values()))[0]
+            what = chance.choices(list(doing), list(doing.values()))[0]
             if what == "restart":
                 member.close()
                 life.fatal += member.fatal
@@ -267,6 +275,8 @@ def _do(member: FaultyMember, past: _Past, chance: random.Random, what: str) -> 
             member.settle()
         case "flush":
             member.wait(0.25)
+        case "slow":
+            _while_tables_are_slow(member, past, chance)
         case "wait":
             member.wait(0.01)
         case "trail":
@@ -282,6 +292,16 @@ def _do(member: FaultyMember, past: _Past, chance: random.Random, what: str) -> 
             member.reencrypt_and_retire()
         case "defragment":
             member.defragment()
+
+
+def _while_tables_are_slow(member: FaultyMember, past: _Past, chance: random.Random) -> None:
+    """Go on while a flush takes its time: the log is ahead of the tables."""
+    member.hold_tables()
+    member.wait(0.25)
+    for _ in range(chance.randint(1, 6)):
+        _turn(member, past, chance)
+        member.settle()
+    member.release_tables()
 
 
 def _turn(member: FaultyMember, past: _Past, chance: random.Random) -> None:

@@ -135,6 +135,8 @@ class _Link:
         self._on_report: type_report | None = None
         self._on_lost: Callable[[], None] | None = None
         self.is_alive = True
+        # Whether the process is busy with something for now.
+        self.is_held = False
         self._process: LogProcess | None = None
         self.is_log = settings["role"] == "log"
 
@@ -156,7 +158,9 @@ class _Link:
     def send(self, kind: Any, *parts: bytes) -> None:
         """Take an order from the member; or a report from the process."""
         if isinstance(kind, Report):
-            self._member.loop.call_soon(self._report, kind, b"".join(parts))
+            if self._on_report is not None:
+                # As soon as it is said: what the process does next may come too late.
+                self._on_report(kind, b"".join(parts))
             return
         self._orders.append((kind, b"".join(parts)))
         self._member.loop.call_soon(self._obey)
@@ -172,12 +176,14 @@ class _Link:
             if self._process._audit._spares is not None:
                 self._process._audit._spares.make()
 
-    def _report(self, kind: Report, body: bytes) -> None:
-        if self._on_report is not None:
-            self._on_report(kind, body)
+    def release(self) -> None:
+        """Go on after `is_held` was set: orders were waiting."""
+        self.is_held = False
+        for _ in self._orders:
+            self._member.loop.call_soon(self._obey)
 
     def _obey(self) -> None:
-        if not self._orders or not self.is_alive:
+        if not self._orders or not self.is_alive or self.is_held:
             return
         kind, body = self._orders.popleft()
         if kind is Order.CLOSE:
@@ -400,12 +406,22 @@ class FaultyMember:
             self.loop.advance(_STEP_S)
         return done == [None]
 
+    def hold_tables(self) -> None:
+        """Let the table process be slow, until `release_tables`."""
+        self.tables.is_held = True
+
+    def release_tables(self) -> None:
+        """Let it do what has been waiting."""
+        self.tables.release()
+        self.wait(_STEP_S)
+
     def make_spares(self) -> None:
         """Have spare segments made."""
         self.log.make_spares()
 
     def close(self) -> None:
         """End in good order."""
+        self.tables.release()
         self.engine.stop()
         for _ in range(10):
             self.loop.advance(0)

@@ -118,6 +118,20 @@ def test_what_a_failed_sync_left_is_not_built_upon_after_a_start(world: _World) 
     world.crash(check)
 
 
+def test_a_frame_without_entries_is_not_taken_for_known(world: _World) -> None:
+    """Behind the last entry that is known nothing is, whether it has entries or not."""
+    make_directory(world.path / "wal", world.disk())
+    place = SegmentPlace(world.path / "wal", Kind.WAL, CLUSTER, MEMBER, world.disk())
+    writer = _writer(place)
+    for count in (1, 0, 1, 0):
+        writer.append(count, b"x" * 100)
+    writer.close()
+
+    recover(place, KEYS, lambda _: None, first_known=3)
+
+    assert [length for _, length in world.written_again()] == [frame_bytes(100)]
+
+
 def test_what_is_on_the_disk_is_not_written_again_by_a_start(world: _World) -> None:
     """A start writes again what the tables do not hold, and nothing else."""
     make_directory(world.path / "wal", world.disk())
