@@ -320,9 +320,11 @@ class TracedDisk:
         if about_to_sync is not None and stat.S_ISREG(os.fstat(about_to_sync).st_mode):
             inode = os.fstat(about_to_sync).st_ino
             places |= {path for path in tables.glob(f"*/{_LMDB}") if path.stat().st_ino == inode}
-        for path in places:
-            if path.exists():
-                self._compare(path, is_commit=path.stat().st_ino != inode)
+        with self._lock:
+            # A thread that defragments may be exchanging the files.
+            for path in places:
+                if path.exists():
+                    self._compare(path, is_commit=path.stat().st_ino != inode)
 
     def _compare(self, path: Path, *, is_commit: bool) -> None:
         number = path.stat().st_ino
