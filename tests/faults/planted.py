@@ -47,6 +47,8 @@ class Mistake(NamedTuple):
     doing: dict[str, int]
     # What has to fail for it to matter.
     fault: Fault | None = None
+    # Within a second, as a rule.
+    is_soon_found: bool = True
 
 
 @final
@@ -228,10 +230,14 @@ MISTAKES: Final[dict[str, Mistake]] = {
     "a sync that failed is tried again": Mistake(_log(_Hopeful), {}, Fault.BROKEN),
     "a sync that failed is taken for a full disk": Mistake(_log(_Patient), {}, Fault.BROKEN),
     "a spare has an old segment's content": Mistake(_log(_Thrifty), {"flush": 5}),
-    "the log is purged before the tables hold it": Mistake(_log(_Eager), {"flush": 2, "slow": 5}),
-    "what a failed write left is not cut": Mistake(_log(_Untidy), {}, Fault.SHORT),
+    "the log is purged before the tables hold it": Mistake(
+        _log(_Eager), {"flush": 2, "slow": 5}, is_soon_found=False
+    ),
+    "what a failed write left is not cut": Mistake(
+        _log(_Untidy), {}, Fault.SHORT, is_soon_found=False
+    ),
     "how far the tables are is written before them": Mistake(
-        Variant(tables="in two"), {"flush": 5}
+        Variant(tables="in two"), {"flush": 5}, is_soon_found=False
     ),
     "the name of defragmented tables is not synced": Mistake(
         Variant(tables="unsynced"), {"defragment": 3, "flush": 5}

@@ -18,7 +18,7 @@ from kvsecure.storage.segment import HEADER_BYTES, Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, recover
 from kvsecure.storage.tables import TableWriter
 
-_CRASHES = 60
+_CRASHES = 20
 
 
 class _World:
