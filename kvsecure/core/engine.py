@@ -52,6 +52,8 @@ _RETRY_S: Final = 0.25
 _SLICE_PAUSE_S: Final = 0.002
 _SWEEP_S: Final = 0.25
 _NS: Final = 1_000_000_000
+# What is waited out; anything else that a disk says does not get better by itself.
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 type_finish = Callable[[Proposal, Outcome], None]
 # Told why it could not be done, or nothing.
@@ -376,7 +378,7 @@ class Engine:
             self._apply()
         elif kind is Report.FAILED and self._frame is not None:
             (number,) = FAILED.unpack_from(body)
-            if number not in (errno.ENOSPC, errno.EDQUOT):
+            if number not in _NO_ROOM:
                 self._fatal(f"the log cannot be written: {_text(body)}")
                 return
             # Nothing of it is on the disk: it is written again when there is room. Until then
@@ -451,8 +453,13 @@ class Engine:
         elif kind in {Report.DEFRAGMENTED, Report.NOT_DEFRAGMENTED}:
             self._end_defragmentation(kind, body)
         elif kind is Report.FAILED and self._flushing is not None:
-            # The log has it all; the tables follow when they can. What is held in memory until
-            # then is bounded by `submit`.
+            (number,) = FAILED.unpack_from(body)
+            if number not in _NO_ROOM:
+                # Whoever tries again and again would have a log without end, and nobody told.
+                self._fatal(f"the tables cannot be written: {_text(body)}")
+                return
+            # The log has it all; the tables follow when there is room. What is held in memory
+            # until then is bounded by `submit`.
             self._later(_RETRY_S, self._send_rows)
         else:
             self._fatal(f"the table process reports: {_text(body)}")

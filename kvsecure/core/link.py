@@ -117,7 +117,10 @@ class DiskLink(asyncio.Protocol):
         while len(content) < length:
             piece = self._socket.recv(length - len(content))
             if not piece:
-                raise StorageError("a disk process ended while starting; see its message above")
+                raise StorageError(
+                    "a disk process ended while starting; if it has said nothing above, the "
+                    "tables are damaged: restore the data directory from a backup"
+                )
             content += piece
         return bytes(content)
 

@@ -185,9 +185,11 @@ def recover(
             for frame in read_frames(content, header, key):
                 _check_order(frame, following)
                 use(frame)
-                if proven == frame.offset and frame.first + frame.count <= first_known:
+                link, following = frame.tag, frame.first + frame.count
+                # A frame may hold nothing, and be the first behind what is known.
+                if proven == end and frame.first < first_known >= following:
                     proven = frame.end
-                link, following, end = frame.tag, frame.first + frame.count, frame.end
+                end = frame.end
         except KeyringError as error:
             raise StorageError(f"{segment.path}: {error}") from None
         except DamagedSegment as damage:

@@ -33,6 +33,7 @@ from kvsecure.storage.files import (
     sync_directory,
     sync_file,
 )
+from kvsecure.storage.pages import check_pages
 
 __all__ = [
     "NO_SCOPE",
@@ -381,6 +382,12 @@ class TableWriter:
                 for table in Table
             }
             _check_cluster(transaction, self._meta, self._cluster)
+            check_pages(
+                env,
+                transaction,
+                [self._tables[Table.STATE], self._tables[Table.INDEX]],
+                [self._tables[Table.RECORDS]],
+            )
 
     def _write_row(self, transaction: lmdb.Transaction, row: Row, epoch: int) -> None:
         table, key, scope, value = row

@@ -36,7 +36,7 @@ from kvsecure.model.limits import (
 )
 from kvsecure.proto import kv_pb2, lease_pb2
 from kvsecure.storage.segments import SegmentWriter, recover
-from kvsecure.storage.worker import Order
+from kvsecure.storage.worker import FAILED, Order, Report
 
 
 def _failure(outcome: object) -> Failure:
@@ -70,6 +70,25 @@ def test_engine_tells_an_outcome_only_when_it_is_on_the_disk(tmp_path: Path) -> 
                 assert isinstance(await told, Answer)
                 await asyncio.sleep(0)
                 assert seen == [True]
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize(("number", "ends"), [(errno.EIO, True), (errno.ENOSPC, False)])
+def test_engine_does_not_try_for_ever_to_write_tables(
+    tmp_path: Path, number: int, *, ends: bool
+) -> None:
+    """A flush is tried again when there may be room; any other failure ends the member."""
+
+    async def act() -> None:
+        async with running(tmp_path / "state") as lab:
+            await lab.put(b"k", b"v")
+            await lab.flushed()
+            lab.engine._flushing = (lab.state.index, b"")
+
+            lab.engine._on_table_report(Report.FAILED, FAILED.pack(number) + b"why")
+
+            assert lab.fatal == (["the tables cannot be written: why"] if ends else [])
 
     asyncio.run(act())
 

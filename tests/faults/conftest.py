@@ -1,0 +1,24 @@
+"""What the tests of faults share: a table process, and the count of what was visited."""
+
+from collections.abc import Iterator
+
+import pytest
+from faults.exploring import Tally
+from faults.table_servant import TableServant
+
+
+@pytest.fixture(scope="module")
+def servant() -> Iterator[TableServant]:
+    """A table process that is told what to open again and again."""
+    servant = TableServant()
+    yield servant
+    servant.close()
+
+
+@pytest.fixture
+def tally(capsys: pytest.CaptureFixture[str]) -> Iterator[Tally]:
+    """A count that is printed at the end."""
+    tally = Tally()
+    yield tally
+    with capsys.disabled():
+        print(f"\n  faults: {tally}")
