@@ -222,6 +222,9 @@ class _Mark:
         self._trail.note_durable(head)
         self._note(Head(*head))
 
+    def take_unsynced(self) -> bytes | None:
+        return self._trail.take_unsynced()
+
 
 @final
 class FaultyMember:
@@ -291,6 +294,7 @@ class FaultyMember:
             refresh=restored.reader.refresh,
             reopen=restored.reader.reopen,
             now_ns=lambda: int(self.loop.time() * 1e9),
+            wall_ns=lambda: _WALL_NS + int(self.loop.time() * 1e9),
             on_finished=self._finished,
             on_batch=lambda: None,
             on_fatal=self.fatal.append,

@@ -96,20 +96,22 @@ class _Hasty(LogProcess):
     """Acknowledges, and makes the trail durable afterwards."""
 
     def _append(self, body: bytes, answer: Reports) -> None:
-        (count,) = APPEND.unpack_from(body)
+        count, carries_audit = APPEND.unpack_from(body)
         self._writer.append(count, body[APPEND.size :])
         self._writer.sync()
         answer.send(Report.APPENDED, APPENDED.pack(self._writer.following, 1))
-        self._audit.sync()
+        if not carries_audit:
+            self._audit.sync()
 
 
 class _Hopeful(LogProcess):
     """Tries a sync again that has failed."""
 
     def _append(self, body: bytes, answer: Reports) -> None:
-        (count,) = APPEND.unpack_from(body)
+        count, carries_audit = APPEND.unpack_from(body)
         self._writer.append(count, body[APPEND.size :])
-        self._audit.sync()
+        if not carries_audit:
+            self._audit.sync()
         try:
             self._writer.sync()
         except OSError:
@@ -121,9 +123,10 @@ class _Patient(LogProcess):
     """Takes a sync that has failed for a write that has: it is written once more later."""
 
     def _append(self, body: bytes, answer: Reports) -> None:
-        (count,) = APPEND.unpack_from(body)
+        count, carries_audit = APPEND.unpack_from(body)
         self._writer.append(count, body[APPEND.size :])
-        self._audit.sync()
+        if not carries_audit:
+            self._audit.sync()
         try:
             self._writer.sync()
         except OSError as error:
@@ -152,6 +155,16 @@ class _Eager(LogProcess):
         if kind is Order.PURGE:
             body = (int.from_bytes(body, "big") + 3).to_bytes(8, "big")
         super().obey(kind, body, answer)
+
+
+class _Careless(LogProcess):
+    """Purges segments without a thought for what they carry."""
+
+    def obey(self, kind: Order, body: bytes, answer: Reports) -> None:
+        if kind is Order.PURGE:
+            self._writer.purge(int.from_bytes(body, "big"))
+        else:
+            super().obey(kind, body, answer)
 
 
 class _Uncut(SegmentWriter):
@@ -233,6 +246,7 @@ MISTAKES: Final[dict[str, Mistake]] = {
     "the log is purged before the tables hold it": Mistake(
         _log(_Eager), {"flush": 2, "slow": 5}, is_soon_found=False
     ),
+    "what the log carries of the trail is purged": Mistake(_log(_Careless), {"flush": 5}),
     "what a failed write left is not cut": Mistake(
         _log(_Untidy), {}, Fault.SHORT, is_soon_found=False
     ),
