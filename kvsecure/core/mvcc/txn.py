@@ -21,6 +21,7 @@ from kvsecure.proto.mvcc_pb2 import KeyValue
 
 __all__ = [
     "Path",
+    "check_lease",
     "check_path",
     "check_put",
     "choose_path",
@@ -107,6 +108,15 @@ def check_put(space: Space, request: PutRequest) -> None:
     """
     if (request.ignore_value or request.ignore_lease) and space.index.head(request.key) is None:
         raise Refused(Failure.KEY_NOT_FOUND)
+    check_lease(space, request)
+
+
+def check_lease(space: Space, request: PutRequest) -> None:
+    """Check that there is the lease that a put names.
+
+    Raises:
+        Refused: There is none.
+    """
     if request.lease and request.lease not in space.leases:
         raise Refused(Failure.LEASE_NOT_FOUND)
 
