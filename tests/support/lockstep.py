@@ -20,13 +20,19 @@ import grpc
 from support.operations import CANCEL, CREATE, KEEP_ALIVE, Operation
 from support.rpc import CALL_TIMEOUT_S, Client, refusal_of
 
+from kvsecure.model.keys import span_of
 from kvsecure.proto import kv_pb2, lease_pb2, watch_pb2
 
 __all__ = ["Run", "Told", "reset", "revision_of"]
 
 _EVERYTHING: Final[dict[str, Any]] = {"key": b"\0", "range_end": b"\0"}
-_NOPUT: Final = watch_pb2.WatchCreateRequest.NOPUT
-_NODELETE: Final = watch_pb2.WatchCreateRequest.NODELETE
+_PUT: Final = 0
+_DELETE: Final = 1
+# What leaves out events of which kind.
+_FILTERS: Final = {
+    _PUT: watch_pb2.WatchCreateRequest.NOPUT,
+    _DELETE: watch_pb2.WatchCreateRequest.NODELETE,
+}
 # Half of the watches are on each.
 _STREAMS: Final = 2
 
@@ -157,27 +163,36 @@ class Run:
 
     def _settle(self, watches: Iterable[_Watch]) -> None:
         """Let watches see everything: the first key of each is written and deleted, and seen."""
-        awaited: list[tuple[_Watch, int, int]] = []
-        for each in watches:
-            if each.is_over:
-                continue
+        settling = [each for each in watches if not each.is_over]
+        written: list[tuple[bytes, int, int]] = []
+        for each in settling:
             key = each.request.key or b"\0"
             put = self._client.kv.Put(kv_pb2.PutRequest(key=key, value=b"settle"))
             delete = self._client.kv.DeleteRange(kv_pb2.DeleteRangeRequest(key=key))
             each.is_behind = False
-            for kind, filtered, answer in ((0, _NOPUT, put), (1, _NODELETE, delete)):
-                revision = answer.header.revision
-                if filtered not in each.request.filters and (
-                    revision >= each.request.start_revision
-                ):
-                    awaited.append((each, kind, revision))
-        for each, kind, revision in awaited:
-            self._wait(
-                lambda each=each, kind=kind, revision=revision: (  # type: ignore[misc]  # its defaults have types
-                    each.is_over or each.newest.get(kind, 0) >= revision
-                ),
-                f"watch {each.request.watch_id} to see revision {revision}",
-            )
+            written += ((key, _PUT, put.header.revision), (key, _DELETE, delete.header.revision))
+        for each in settling:
+            for kind, revision in self._last_of(each, written).items():
+                self._await_event(each, kind, revision)
+
+    @staticmethod
+    def _last_of(each: _Watch, written: list[tuple[bytes, int, int]]) -> dict[int, int]:
+        """Return the revisions of the last put and the last deletion that a watch has to see."""
+        request = each.request
+        span = span_of(request.key or b"\0", request.range_end)
+        return {
+            kind: revision
+            for key, kind, revision in written
+            if span.holds(key)
+            and revision >= request.start_revision
+            and _FILTERS[kind] not in request.filters
+        }
+
+    def _await_event(self, each: _Watch, kind: int, revision: int) -> None:
+        self._wait(
+            lambda: each.is_over or each.newest.get(kind, 0) >= revision,
+            f"watch {each.request.watch_id} to see revision {revision}",
+        )
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         with self._changed:
