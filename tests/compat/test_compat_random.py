@@ -28,6 +28,7 @@ _PLANS: Final = 10
 # A difference is made smaller for so long.
 _SHRINK_S_MAX: Final = 60
 _TENANT: Final = "acme"
+_TENANT_ROOT: Final = "acme/root"
 _MEMORY: Final = Path("/dev/shm")
 _MEMORY_BYTES_MIN: Final = 2 << 30
 
@@ -147,7 +148,7 @@ def _under_a_tenant(member: Member) -> _Side:
     """Return a tenant, whose users see nothing of there being others."""
     root = member.client()
     root.tenants.TenantAdd(tenant_pb2.TenantAddRequest(name=_TENANT, root_password=ROOT_PASSWORD))
-    return _Side("tenant", member.client(f"{_TENANT}/root"), root)
+    return _Side("tenant", member.client(_TENANT_ROOT), root)
 
 
 @pytest.fixture

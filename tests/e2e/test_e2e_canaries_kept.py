@@ -110,10 +110,7 @@ def test_canaries_would_be_found() -> None:
 
 
 def test_names_and_values_are_not_on_the_disk(nest: _Nest) -> None:
-    """Names of keys, tenants, roles and users, values and passwords are sealed wherever they are.
-
-    So they are in spare segments, which are zeros, and in what an import leaves.
-    """
+    """Names of keys, tenants, roles and users, values and passwords are sealed in every file."""
     spare = nest.fortress.data / "wal" / "spare"
     root = nest.fortress.root()
 
