@@ -5,7 +5,7 @@ Never: retries or translates by itself; that is the connection's and the operati
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final, final
 
 from kvsecure.client.connection import Backoff, Connection
@@ -88,7 +88,7 @@ class Kv:
             self._connection.call(f"{_SERVICE}/Range", operation.message(), kv_pb2.RangeResponse)
         )
 
-    def read_parts(self, operation: Range) -> Iterator[Found]:
+    def read_parts(self, operation: Range) -> Generator[Found, None, None]:
         """Carry out a `Range` part by part, all of one revision, without holding all of it.
 
         Only the last part has the header, the count and `more`. A server that does not know how to

@@ -58,7 +58,7 @@ def snapshot_of(
         puts=done(_KV + "Put"),
         deletes=done(_KV + "DeleteRange"),
         txns=done(_KV + "Txn"),
-        ranges=done(_KV + "Range"),
+        ranges=done(_KV + "Range") + done(_KV + "RangeStream"),
         keys=sum(len(space.index.live) for space in state.store.spaces()),
         current_revision=state.store.revision,
         compact_revision=state.store.compacted,

@@ -12,7 +12,7 @@ from support.etcd import ScriptedServer
 from support.processes import free_ports, wait_until
 from support.servers import ROOT_PASSWORD, EtcdMember, Member
 
-from kvsecure.client import Client, ClientError, Outcome, Secret
+from kvsecure.client import Client, ClientError, Keys, Outcome, Range, Secret
 from kvsecure.model.errors import Code, Failure
 from kvsecure.proto import auth_pb2, kv_pb2
 
@@ -339,3 +339,50 @@ def test_renewed_certificate_is_used_for_the_next_connection(
 
     assert users == ("root",)
     assert failed.value.outcome is Outcome.UNANSWERED
+
+
+_RANGE_STREAM = "/etcdserverpb.KV/RangeStream"
+
+
+def _part(count: int) -> kv_pb2.RangeStreamResponse:
+    return kv_pb2.RangeStreamResponse(range_response=kv_pb2.RangeResponse(count=count))
+
+
+def test_parts_are_asked_for_again_before_the_first_has_come(scripted: ScriptedServer) -> None:
+    """A range in parts goes out again after UNAVAILABLE, and with a new token after a bad one."""
+    scripted.script(_LOGIN, _token("one"), _token("two"))
+    scripted.script(_RANGE_STREAM, _NO_LEADER, _BAD_TOKEN, [_part(1), _part(2)])
+
+    with _client_with_password(scripted) as client:
+        parts = client.kv.read_parts(Range(keys=Keys.prefix(b"k")))
+        came = [next(parts).count, next(parts).count]
+        parts.close()
+
+    assert came == [1, 2]
+    assert [seen.token for seen in scripted.calls_of(_RANGE_STREAM)] == ["one", "one", "two"]
+
+
+def test_parts_are_not_begun_again_behind_the_first(scripted: ScriptedServer) -> None:
+    """What broke off is said to have: another try would be of another revision."""
+    scripted.script(_RANGE_STREAM, [_part(1), _NO_LEADER], [_part(1)])
+
+    with _client(scripted) as client:
+        parts = client.kv.read_parts(Range(keys=Keys.prefix(b"k")))
+        first = next(parts)
+        with pytest.raises(ClientError) as failed:
+            next(parts)
+
+    assert first.count == 1
+    assert failed.value.code is Code.UNAVAILABLE
+    assert len(scripted.calls_of(_RANGE_STREAM)) == 1
+
+
+def test_server_without_parts_is_asked_for_the_whole(scripted: ScriptedServer) -> None:
+    """UNIMPLEMENTED means Range, and one part that is all of it."""
+    scripted.script(_RANGE_STREAM, (grpc.StatusCode.UNIMPLEMENTED, "unknown method"))
+    scripted.script(_RANGE, kv_pb2.RangeResponse(count=7))
+
+    with _client(scripted) as client:
+        parts = list(client.kv.read_parts(Range(keys=Keys.prefix(b"k"))))
+
+    assert [part.count for part in parts] == [7]

@@ -1,125 +1,210 @@
 """Random operations, asked of etcd and of the server under test: every answer is the same.
 
-Owns: the run, what of an answer is compared, and the history that both tell afterwards.
+Owns: the runs, plain and under a tenant, and finding the few operations that make a difference.
 Never: knows a right answer; etcd is the model.
 """
 
-from typing import Any, Final
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple, final
 
 import pytest
-from google.protobuf import text_format
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from support.operations import Operation, operations, shifted
-from support.pair import Answer, Pair
+from support.lockstep import Run, Told, reset, revision_of
+from support.operations import Operation, draw_plan, moved
 from support.rpc import Client
-from support.streams import Observed, WatchScript
+from support.servers import ROOT_PASSWORD, EtcdMember, Member
 
-from kvsecure.proto import kv_pb2, lease_pb2
+from kvsecure.proto import kv_pb2, tenant_pb2
 
-_EVERYTHING: Final[dict[str, Any]] = {"key": b"\0", "range_end": b"\0"}
-_LAST: Final = b"~the-end"
-# About 40 operations an example, and so some 2,000 in all.
-_GROUPS: Final = 20
-_EXAMPLES: Final = 55
-_EXAMPLES_OF_A_CAMPAIGN: Final = 20_000
-
-
-def _reset(client: Client) -> int:
-    for status in client.lease.LeaseLeases(lease_pb2.LeaseLeasesRequest()).leases:
-        client.lease.LeaseRevoke(lease_pb2.LeaseRevokeRequest(ID=status.ID))
-    answer = client.kv.DeleteRange(kv_pb2.DeleteRangeRequest(**_EVERYTHING))
-    for key in (b"a", b"ab", b"b"):
-        client.kv.Put(kv_pb2.PutRequest(key=key, value=b"1"))
-    return int(answer.header.revision)
+# Long enough that watches see much, short enough that a difference is found in it.
+_OPERATIONS_OF_A_PLAN: Final = 1_000
+_PLANS: Final = 10
+# A difference is made smaller for so long.
+_SHRINK_S_MAX: Final = 60
+_TENANT: Final = "acme"
+_TENANT_ROOT: Final = "acme/root"
+_MEMORY: Final = Path("/dev/shm")
+_MEMORY_BYTES_MIN: Final = 2 << 30
 
 
-def _told(answer: Answer, base: int) -> str:
-    """Return an answer as text, without what may differ between two right servers."""
-    if answer.refusal is not None:
-        return f"{answer.refusal.code}: {answer.refusal.text}"
-    message = shifted(answer.message, -base)
-    header = message.header
-    header.cluster_id = header.member_id = header.raft_term = 0
-    if isinstance(message, lease_pb2.LeaseTimeToLiveResponse):
-        message.TTL = min(message.TTL, 1)
-        message.keys.sort()
-    if isinstance(message, lease_pb2.LeaseLeasesResponse):
-        message.leases.sort(key=lambda status: status.ID)
-    return text_format.MessageToString(message)
+@final
+class _Side(NamedTuple):
+    """One of the servers, as its client sees it."""
+
+    name: str
+    client: Client
+    # Who may compact.
+    root: Client
+
+    def run(self, plan: list[Operation]) -> Told:
+        """Carry out a plan on an empty key space."""
+        return Run(self.client, self.root.kv.Compact).carry_out(plan)
 
 
-def _history(client: Client, base: int, compacted: int) -> Observed:
-    """Return every change that a watch from the first readable revision tells."""
-    script = WatchScript(client)
-    try:
-        script.create(start_revision=base + max(1, compacted + 1), prev_kv=True, **_EVERYTHING)
-        script.put(_LAST)
-        script.wait_for_key(_LAST)
-        return script.observed()
-    finally:
-        script.close()
+@final
+class _Sides:
+    """Etcd and what has to answer like it, all at the same revision."""
+
+    def __init__(self, *sides: _Side) -> None:
+        self._sides = sides
+        self._threads = ThreadPoolExecutor(len(sides))
+
+    @property
+    def compared_count(self) -> int:
+        """How many are compared with etcd."""
+        return len(self._sides) - 1
+
+    def close(self) -> None:
+        """End the clients."""
+        self._threads.shutdown()
+        for _, client, root in self._sides:
+            client.close()
+            root.close()
+
+    def level(self) -> int:
+        """Empty all, bring them to one revision and return it."""
+        for side in self._sides:
+            reset(side.client)
+        newest = max(revision_of(side.client) for side in self._sides) + 1
+        for side in self._sides:
+            while revision_of(side.client) < newest:
+                side.client.kv.Put(kv_pb2.PutRequest(key=b"a"))
+            side.client.kv.DeleteRange(kv_pb2.DeleteRangeRequest(key=b"a"))
+        return newest + 1
+
+    def difference(self, plan: list[Operation]) -> str:
+        """Carry out a plan on all; return where one differs from etcd, or nothing."""
+        told = list(self._threads.map(lambda side: side.run(plan), self._sides))
+        for side, ours in zip(self._sides[1:], told[1:], strict=True):
+            difference = _difference(plan, told[0], ours)
+            if difference:
+                return f"{side.name}: {difference}"
+        return ""
 
 
-def _agree(pair: Pair, plan: list[Operation]) -> None:
-    clients = pair.clients()
-    bases = [_reset(client) for client in clients]
-    compacted = 0
-    for position, (method, request) in enumerate(plan):
-        answers = [
-            pair.answer(client, method, shifted(request, base))
-            for client, base in zip(clients, bases, strict=True)
-        ]
-        theirs, ours = (_told(answer, base) for answer, base in zip(answers, bases, strict=True))
-        assert theirs == ours, f"operation {position}: {method}\n{request}"
-        if method == "kv.Compact" and answers[0].refusal is None:
-            compacted = request.revision
-    histories = [
-        _events(_history(client, base, compacted), base)
-        for client, base in zip(clients, bases, strict=True)
-    ]
-    assert histories[0] == histories[1]
+def _difference(plan: list[Operation], theirs: Told, ours: Told) -> str:
+    for number, (operation, *told) in enumerate(
+        zip(plan, theirs.answers, ours.answers, strict=True)
+    ):
+        if told[0] != told[1]:
+            return f"operation {number}: {operation}\netcd: {told[0]!r}\nours: {told[1]!r}"
+    for number, seen in theirs.watches.items():
+        if seen != (told := ours.watches[number]):
+            at = next((at for at, (a, b) in enumerate(zip(seen, told, strict=False)) if a != b), -1)
+            counts = f"{len(seen)} and {len(told)} responses"
+            return f"watch {number}, {counts}\netcd: {seen[at]!r}\nours: {told[at]!r}"
+    if theirs.revision != ours.revision:
+        return f"revision {theirs.revision} and {ours.revision}"
+    return ""
 
 
-def _events(observed: Observed, base: int) -> list[str]:
-    return [str(shifted(event, -base)) for event in observed.events[0]]
+def _compare(sides: _Sides, seed: str) -> int:
+    """Run one plan; return how many answers were compared with etcd's.
+
+    Raises:
+        AssertionError: They differ, with the fewest operations that still do.
+    """
+    base = sides.level()
+    plan = draw_plan(seed, _OPERATIONS_OF_A_PLAN, base)
+    difference = sides.difference(plan)
+    if difference:
+        plan, difference = _smaller(sides, plan, base, difference)
+        lines = "\n".join(f"{method} {request!s}" for method, request in plan)
+        raise AssertionError(f"seed {seed!r}\n{difference}\n--- of these operations:\n{lines}")
+    return len(plan) * sides.compared_count
 
 
-def _compare(pair: Pair, config: pytest.Config, examples: int) -> int:
-    count = 0
+def _smaller(
+    sides: _Sides, plan: list[Operation], base: int, difference: str
+) -> tuple[list[Operation], str]:
+    """Leave out what is not needed for a difference, half of it, a quarter of it, and so on."""
+    deadline_s = time.monotonic() + _SHRINK_S_MAX
+    size = len(plan) // 2
+    while size and time.monotonic() < deadline_s:
+        at = 0
+        while at < len(plan) and time.monotonic() < deadline_s:
+            shorter = plan[:at] + plan[at + size :]
+            now = sides.level()
+            found = sides.difference(moved(shorter, now - base))
+            if found:
+                plan, difference = shorter, found
+            else:
+                at += size
+        size //= 2
+    return plan, difference
 
+
+def _plain(name: str, member: Member) -> _Side:
+    return _Side(name, member.client(), member.client())
+
+
+def _under_a_tenant(member: Member) -> _Side:
+    """Return a tenant, whose users see nothing of there being others."""
+    root = member.client()
+    root.tenants.TenantAdd(tenant_pb2.TenantAddRequest(name=_TENANT, root_password=ROOT_PASSWORD))
+    return _Side("tenant", member.client(_TENANT_ROOT), root)
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory, if there is room for some: what is compared needs no disk."""
+    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _MEMORY_BYTES_MIN:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def sides(subject_type: type[Member], quick_path: Path) -> Iterator[_Sides]:
+    """Etcd, the server under test, and a tenant of another one."""
+    with contextlib.ExitStack() as stack:
+        etcd = stack.enter_context(EtcdMember(quick_path / "etcd"))
+        plain = stack.enter_context(subject_type(quick_path / "plain"))
+        found = [_plain("etcd", etcd), _plain("plain", plain)]
+        if subject_type is not EtcdMember:
+            member = stack.enter_context(subject_type(quick_path / "tenant"))
+            found.append(_under_a_tenant(member))
+        sides = _Sides(*found)
+        stack.callback(sides.close)
+        yield sides
+
+
+def _seed(config: pytest.Config) -> int:
     # The seed that pytest-randomly prints for the session is the seed of this run too.
-    @seed(config.getoption("randomly_seed", 0))
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        print_blob=True,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(plan=operations(_GROUPS))
-    def agree(plan: list[Operation]) -> None:
-        nonlocal count
-        count += len(plan)
-        _agree(pair, plan)
-
-    agree()
-    return count
+    return int(config.getoption("randomly_seed", 0))
 
 
-# Shrinking a failure may take five minutes.
-@pytest.mark.timeout(600)
-def test_random_operations_answer_like_etcd(pair: Pair, pytestconfig: pytest.Config) -> None:
-    """Some two thousand random operations, and the history they leave, are answered alike."""
-    count = _compare(pair, pytestconfig, _EXAMPLES)
+@pytest.mark.timeout(_SHRINK_S_MAX + 300)
+def test_random_operations_answer_like_etcd(sides: _Sides, pytestconfig: pytest.Config) -> None:
+    """Random operations, and watches meanwhile, are answered alike, plain and under a tenant."""
+    seed = _seed(pytestconfig)
 
-    assert count >= 1_500
+    count = sum(_compare(sides, f"{seed}/{number}") for number in range(_PLANS))
+
+    assert count == _PLANS * _OPERATIONS_OF_A_PLAN * sides.compared_count
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(24 * 3600)
-def test_random_campaign_answers_like_etcd(pair: Pair, pytestconfig: pytest.Config) -> None:
-    """A million random operations, and the histories they leave, are answered alike."""
-    count = _compare(pair, pytestconfig, _EXAMPLES_OF_A_CAMPAIGN)
+@pytest.mark.timeout(0)
+def test_random_campaign_answers_like_etcd(
+    sides: _Sides, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For hours (KVSECURE_CAMPAIGN_HOURS, or one minute) all is answered alike."""
+    seed = _seed(pytestconfig)
+    end_s = time.monotonic() + 3600 * float(os.environ.get("KVSECURE_CAMPAIGN_HOURS", "0.02"))
+    count = plans = 0
 
-    assert count >= _EXAMPLES_OF_A_CAMPAIGN
+    while time.monotonic() < end_s:
+        count += _compare(sides, f"{seed}/{plans}")
+        plans += 1
+        with capsys.disabled():
+            print(f"\rseed {seed}: {count} answers, no difference", end="", flush=True)
+
+    assert count

@@ -208,6 +208,8 @@ class DumbStore:
     def _run(self, space: DumbSpace, command: Message) -> Message:
         match command:
             case kv_pb2.PutRequest():
+                if command.lease and command.lease not in space.leases:
+                    raise _DumbRefusal(Failure.LEASE_NOT_FOUND)
                 self._check_put(space, command)
                 return self._put(space, command)
             case kv_pb2.DeleteRangeRequest():
@@ -348,6 +350,15 @@ class DumbStore:
         if request.count_only:
             return answer
         chosen = [copy.deepcopy(kv) for kv in versions if _passes(request, kv)]
+        filtered = (
+            request.min_mod_revision
+            or request.max_mod_revision
+            or request.min_create_revision
+            or request.max_create_revision
+        )
+        if request.limit > 0 and not filtered and not request.sort_order:
+            # One more tells that there are more.
+            chosen = chosen[: request.limit + 1]
         attribute = _ORDERS[request.sort_target]
         chosen.sort(
             key=lambda kv: getattr(kv, attribute),

@@ -9,7 +9,6 @@ import os
 import ssl
 import subprocess
 import sys
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import bcrypt
 import pytest
 from e2e.world import READWRITE, Fortress, cli, refused
+from support.canaries import forms, found
 from support.processes import wait_until
 from support.rpc import Client
 from support.streams import WatchScript
@@ -157,30 +157,15 @@ def _fail(fortress: Fortress, web: Client, errors: list[str]) -> None:
     errors += [str(each) for each in refusals]
 
 
-def _forms(secret: bytes) -> list[bytes]:
-    """Return how a secret may look: plain, hexadecimal, base64 at any offset, quoted."""
-    forms = [secret, secret.hex().encode(), urllib.parse.quote(secret).encode()]
-    forms.append(repr(secret)[2:-1].encode())
-    for offset in range(3):
-        encoded = base64.b64encode(bytes(offset) + secret)
-        # The first and last characters depend on what stands beside it.
-        forms.append(encoded[4 if offset else 0 : -4])
-    return forms
-
-
 def _found(nest: _Nest, content: bytes) -> list[str]:
-    return [
-        name
-        for name, secret in nest.secrets.items()
-        if any(form in content for form in _forms(secret))
-    ]
+    return found(nest.secrets, [content])
 
 
 def test_canaries_would_be_found(nest: _Nest) -> None:
     """The search finds what is there, in each of its forms."""
     secret = nest.secrets["put"]
 
-    for content in (secret, secret.hex().encode(), base64.b64encode(b"xx" + secret + b"yy")):
+    for content in (*forms(secret), base64.b64encode(b"xx" + secret + b"yy")):
         assert _found(nest, b"around " + content + b" it") == ["put"]
 
 

@@ -3,7 +3,8 @@
 Owns: revision, filters, sorting, limit, count and `more`, and the answer in wire form.
 Never: checks rights or shapes; never waits.
 Follows: etcd's executeRange (server/etcdserver/txn/range.go): count ignores filters and limit,
-    `more` speaks of the limit alone, keys are sorted after filtering and cut last.
+    `more` speaks of the limit alone, keys are sorted after filtering and cut last; without a sort
+    order or a filter the limit also bounds what is sorted by something else than keys.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -168,9 +169,10 @@ def _many(
     sorted_otherwise = request.sort_target != RangeRequest.KEY or (
         request.sort_order == RangeRequest.DESCEND
     )
+    if limit > 0 and not filtered and request.sort_order == RangeRequest.NONE:
+        # Also where it is then sorted by something else than keys (etcd).
+        keys = islice(keys, limit + 1)
     if not filtered and not sorted_otherwise:
-        if limit > 0:
-            keys = islice(keys, limit + 1)
         encoded = list(_encoded(space, records, request, keys, revision))
     else:
         versions = _decoded(space, records, request, keys, revision)

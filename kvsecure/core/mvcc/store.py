@@ -18,6 +18,7 @@ from kvsecure.core.mvcc.space import Event, Space, Writing
 from kvsecure.core.mvcc.timeline import Timeline
 from kvsecure.core.mvcc.txn import (
     answer_puts,
+    check_lease,
     check_path,
     check_put,
     choose_path,
@@ -166,6 +167,8 @@ class Store:
             Refused: Its lease, or the key it builds on, does not exist. Nothing was changed.
         """
         if request.lease or request.ignore_value or request.ignore_lease:
+            # By itself its lease is looked for first, in a transaction its key (etcd).
+            check_lease(space, request)
             check_put(space, request)
         writing = Writing(space, self.records, self.revision + 1)
         body = run_put(space, self.records, writing, request)

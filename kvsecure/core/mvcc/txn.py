@@ -22,6 +22,7 @@ from kvsecure.proto.mvcc_pb2 import KeyValue
 __all__ = [
     "Path",
     "answer_puts",
+    "check_lease",
     "check_path",
     "check_put",
     "choose_path",
@@ -108,6 +109,15 @@ def check_put(space: Space, request: PutRequest) -> None:
     """
     if (request.ignore_value or request.ignore_lease) and space.index.head(request.key) is None:
         raise Refused(Failure.KEY_NOT_FOUND)
+    check_lease(space, request)
+
+
+def check_lease(space: Space, request: PutRequest) -> None:
+    """Check that there is the lease that a put names.
+
+    Raises:
+        Refused: There is none.
+    """
     if request.lease and request.lease not in space.leases:
         raise Refused(Failure.LEASE_NOT_FOUND)
 
