@@ -38,9 +38,15 @@ class _Side(NamedTuple):
     """One of the servers, as its client sees it."""
 
     name: str
+    user: str
     client: Client
     # Who may compact.
     root: Client
+
+    def log_in(self) -> None:
+        """Get new tokens: they end while a campaign goes on."""
+        self.client.login(self.user, ROOT_PASSWORD)
+        self.root.login("root", ROOT_PASSWORD)
 
     def run(self, plan: list[Operation]) -> Told:
         """Carry out a plan on an empty key space."""
@@ -63,13 +69,14 @@ class _Sides:
     def close(self) -> None:
         """End the clients."""
         self._threads.shutdown()
-        for _, client, root in self._sides:
-            client.close()
-            root.close()
+        for side in self._sides:
+            side.client.close()
+            side.root.close()
 
     def level(self) -> int:
         """Empty all, bring them to one revision and return it."""
         for side in self._sides:
+            side.log_in()
             reset(side.client)
         newest = max(revision_of(side.client) for side in self._sides) + 1
         for side in self._sides:
@@ -141,14 +148,14 @@ def _smaller(
 
 
 def _plain(name: str, member: Member) -> _Side:
-    return _Side(name, member.client(), member.client())
+    return _Side(name, "root", member.client(), member.client())
 
 
 def _under_a_tenant(member: Member) -> _Side:
     """Return a tenant, whose users see nothing of there being others."""
     root = member.client()
     root.tenants.TenantAdd(tenant_pb2.TenantAddRequest(name=_TENANT, root_password=ROOT_PASSWORD))
-    return _Side("tenant", member.client(_TENANT_ROOT), root)
+    return _Side("tenant", _TENANT_ROOT, member.client(_TENANT_ROOT), root)
 
 
 @pytest.fixture
