@@ -1,4 +1,8 @@
-"""What the tests of faults share: a table process, and the count of what was visited."""
+"""What the tests of faults share.
+
+Owns: a table process, and the count of what was visited, which is printed.
+Never: decides what is visited.
+"""
 
 from collections.abc import Iterator
 

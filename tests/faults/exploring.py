@@ -30,7 +30,7 @@ from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.proto import kv_pb2, lease_pb2
 from kvsecure.storage.files import StorageError
 
-__all__ = ["Broken", "Life", "Outcome", "Tally", "explore", "faults_of", "lived", "scratch"]
+__all__ = ["Broken", "Life", "Outcome", "Tally", "explore", "faults_of", "lived", "main", "scratch"]
 
 _KEYS: Final = [b"key/%d" % number for number in range(8)]
 _TTL_S: Final = 1_000_000

@@ -80,7 +80,7 @@ class Seen(NamedTuple):
 class Variant(NamedTuple):
     """A member with a mistake that is planted in it; each part makes what the real one makes."""
 
-    open_log: Callable[[bytes, Any, Disk], LogProcess] = open_process  # type: ignore[assignment]
+    open_log: Callable[[bytes, Any, Disk], LogProcess] = open_process  # type: ignore[assignment]  # of its two
     # The name of a table process with a mistake, in `faults.planted`.
     tables: str = ""
     # Goes around the disk.
