@@ -24,6 +24,7 @@ from kvsecure.crypto.keyring import KeyringError
 from kvsecure.crypto.sealing import Sealer, derive_key, fresh_salt
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.copying import copy_rows
 from kvsecure.storage.epochs import ROW_HEAD, ROW_VERSION, Epochs, begin_epoch, put_epoch
 from kvsecure.storage.files import (
     DIRECTORY_MODE,
@@ -51,7 +52,6 @@ _LOCK_FILE: Final = "lock.mdb"
 # Where a compact copy is made; one that a crash has left is of no use.
 _COPIES: Final = "compact."
 _EMPTY_BYTES_MAX: Final = 1 << 20
-_COPIED_AT_ONCE_BYTES: Final = 4 << 20
 # 126 readers, LMDB's own default.
 _LOCK_BYTES: Final = 8_192
 _FORMAT: Final = b"1"
@@ -260,7 +260,9 @@ class TableWriter:
         try:
             aside.mkdir(mode=DIRECTORY_MODE)
             if afresh:
-                self._copy_rows(aside)
+                _create(aside, self._cluster)
+                named = {table.name.lower().encode(): db for table, db in self._tables.items()}
+                copy_rows(self._env, {b"meta": self._meta, **named}, aside, self._size_bytes_max)
             else:
                 self._env.copy(str(aside), compact=True)
             (aside / _FILE).chmod(FILE_MODE)
@@ -269,30 +271,6 @@ class TableWriter:
             shutil.rmtree(aside, ignore_errors=True)
             raise _os_error(error) from error
         return aside
-
-    def _copy_rows(self, aside: Path) -> None:
-        """Write every row into tables that have never had any other."""
-        _create(aside, self._cluster)
-        sources = {table.name.lower().encode(): db for table, db in self._tables.items()}
-        env = lmdb.open(
-            str(aside),
-            map_size=self._size_bytes_max,
-            max_dbs=8,
-            mode=FILE_MODE,
-            readahead=False,
-            sync=False,
-        )
-        try:
-            with self._env.begin() as old:
-                for name, source in {b"meta": self._meta, **sources}.items():
-                    target = env.open_db(name, create=False)
-                    for rows in _batches(old.cursor(db=source)):
-                        with env.begin(write=True) as new:
-                            for key, value in rows:
-                                new.put(key, value, db=target)
-            env.sync(True)
-        finally:
-            env.close()
 
     def discard(self, aside: Path) -> None:
         """Give up a copy."""
@@ -537,19 +515,6 @@ class TableReader:
 
 def _binding_of(cluster: ClusterId, table: Table) -> bytes:
     return cluster.to_bytes(8, "big") + bytes((table.value,))
-
-
-def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Yield rows, in order, by so many as are written in one transaction."""
-    batch: list[tuple[bytes, bytes]] = []
-    size_bytes = 0
-    for key, value in rows:
-        batch.append((key, value))
-        size_bytes += len(key) + len(value)
-        if size_bytes >= _COPIED_AT_ONCE_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    yield batch
 
 
 def _open_writable(directory: Path, size_bytes_max: int) -> lmdb.Environment:
