@@ -82,7 +82,8 @@ def rollback(
                 click.echo(_said(step, dry_run=dry_run))
             else:
                 left_alone.append(step.key)
-    click.echo(f"{count} keys {'would be changed' if dry_run else 'changed'}")
+    keys_said = f"{count} key" if count == 1 else f"{count} keys"
+    click.echo(f"{keys_said} {'would be changed' if dry_run else 'changed'}")
     if left_alone:
         names = ", ".join(map(shown, left_alone))
         raise CommandFailure(f"changed by somebody else meanwhile, and left alone: {names}")

@@ -255,11 +255,7 @@ class Engine:
         self._persist()
 
     def _stamp(self) -> None:
-        """Say in the log which second it is, if it is another one than before.
-
-        Raises:
-            NotLeader: This member cannot.
-        """
+        """Say in the log which second it is, if that is new; raise NotLeader if it cannot be."""
         second = self._wall_ns() // _NS
         if second != self._stamped_s:
             entry = encode_clock(second)
@@ -466,14 +462,11 @@ class Engine:
 
     # --- other data keys --------------------------------------------------------------------------
 
-    def rekey(self, term: int, log_key: Secret, table_key: Secret) -> None:
-        """Have everything that is written from now on sealed under another data key."""
+    def rekey(self, term: int, log_key: Secret, table_key: Secret | None = None) -> None:
+        """Have what is written from now on sealed under a data key; the log begins a segment."""
         self._log.send(Order.REKEY, encode_keys({term: log_key}))
-        self._tables.send(Order.REKEY, encode_keys({term: table_key}))
-
-    def begin_segment(self, term: int, log_key: Secret) -> None:
-        """Have the next entry begin a segment of the log, under the newest data key."""
-        self._log.send(Order.REKEY, encode_keys({term: log_key}))
+        if table_key is not None:
+            self._tables.send(Order.REKEY, encode_keys({term: table_key}))
 
     def cut_log(self) -> Index:
         """Put an empty entry into the log, so that it goes on and what is before it can go.

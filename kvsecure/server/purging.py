@@ -111,7 +111,7 @@ class Purging:
         place = self._directory.place(Kind.WAL)
         old = [segment.path for segment in await asyncio.to_thread(list_segments, place)]
         term = keyring.current_term
-        engine.begin_segment(term, place.root_key(keyring, term))
+        engine.rekey(term, place.root_key(keyring, term))
         index = engine.cut_log()
         async with asyncio.timeout(_STEP_S_MAX):
             while engine.state.index < index:  # noqa: ASYNC110 - nobody waits for an empty entry

@@ -25,6 +25,7 @@ from kvsecure.crypto.sealing import Sealer, derive_key, fresh_salt
 from kvsecure.model.errors import invariant
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
+from kvsecure.storage.copying import copy_rows
 from kvsecure.storage.disk import FILE_MODE, SYSTEM_DISK, Disk
 from kvsecure.storage.epochs import ROW_HEAD, ROW_VERSION, Epochs, begin_epoch, put_epoch
 from kvsecure.storage.files import (
@@ -54,7 +55,6 @@ _LOCK_FILE: Final = "lock.mdb"
 # Where a compact copy is made; one that a crash has left is of no use.
 _COPIES: Final = "compact."
 _EMPTY_BYTES_MAX: Final = 1 << 20
-_COPIED_AT_ONCE_BYTES: Final = 4 << 20
 # 126 readers, LMDB's own default.
 _LOCK_BYTES: Final = 8_192
 _FORMAT: Final = b"1"
@@ -284,7 +284,9 @@ class TableWriter:
         try:
             self._disk.make_directory(aside)
             if afresh:
-                self._copy_rows(aside)
+                _create(aside, self._cluster, self._disk)
+                named = {table.name.lower().encode(): db for table, db in self._tables.items()}
+                copy_rows(self._env, {b"meta": self._meta, **named}, aside, self._size_bytes_max)
             else:
                 self._env.copy(str(aside), compact=True)
             (aside / _FILE).chmod(FILE_MODE)
@@ -293,30 +295,6 @@ class TableWriter:
             self.discard(aside)
             raise _os_error(error) from error
         return aside
-
-    def _copy_rows(self, aside: Path) -> None:
-        """Write every row into tables that have never had any other."""
-        _create(aside, self._cluster, self._disk)
-        sources = {table.name.lower().encode(): db for table, db in self._tables.items()}
-        env = lmdb.open(
-            str(aside),
-            map_size=self._size_bytes_max,
-            max_dbs=8,
-            mode=FILE_MODE,
-            readahead=False,
-            sync=False,
-        )
-        try:
-            with self._env.begin() as old:
-                for name, source in {b"meta": self._meta, **sources}.items():
-                    target = env.open_db(name, create=False)
-                    for rows in _batches(old.cursor(db=source)):
-                        with env.begin(write=True) as new:
-                            for key, value in rows:
-                                new.put(key, value, db=target)
-            env.sync(True)
-        finally:
-            env.close()
 
     def discard(self, aside: Path) -> None:
         """Give up a copy; what cannot be removed now is at the next start."""
@@ -568,19 +546,6 @@ class TableReader:
 
 def _binding_of(cluster: ClusterId, table: Table) -> bytes:
     return cluster.to_bytes(8, "big") + bytes((table,))
-
-
-def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Yield rows, in order, by so many as are written in one transaction."""
-    batch: list[tuple[bytes, bytes]] = []
-    size_bytes = 0
-    for key, value in rows:
-        batch.append((key, value))
-        size_bytes += len(key) + len(value)
-        if size_bytes >= _COPIED_AT_ONCE_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    yield batch
 
 
 def _open_writable(directory: Path, size_bytes_max: int, disk: Disk) -> lmdb.Environment:

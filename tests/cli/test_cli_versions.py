@@ -320,7 +320,7 @@ def test_retention_is_set_listed_and_deleted(root: Run, prefix: str) -> None:
     first, second = _put(root, f"{prefix}k", "one", "two")
     _done(root("compact", str(second), "--wait"))
     assert _done(root("get", f"{prefix}k", "--rev", str(first))) == "one"
-    assert _done(root("rollback", f"{prefix}k", "--version", "1")).endswith("1 keys changed\n")
+    assert _done(root("rollback", f"{prefix}k", "--version", "1")).endswith("1 key changed\n")
     for each in (prefix, ""):
         assert _done(root("retention", "delete", each)) == "policy deleted\n"
     assert root("retention", "delete", prefix).exit_code == 1
@@ -408,9 +408,9 @@ def test_rollback_of_a_key(root: Run, prefix: str) -> None:
 
     assert dry.splitlines() == [
         f"would write {prefix} as it was at revision {first}",
-        "1 keys would be changed",
+        "1 key would be changed",
     ]
-    assert wet.splitlines()[-1] == "1 keys changed"
+    assert wet.splitlines()[-1] == "1 key changed"
     assert _done(root("get", prefix)) == "one"
     assert _done(root("rollback", prefix, "--rev", str(first))) == "0 keys changed\n"
     _done(root("rollback", prefix, "--rev", str(first - 1)))

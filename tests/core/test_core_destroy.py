@@ -7,6 +7,7 @@ from core.stored_tables import MemoryTables, flush, reload
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.state import State
 from kvsecure.core.watch import Batch, Filters, Room, Watcher
+from kvsecure.model.burst import PutBurst
 from kvsecure.model.ids import TenantId
 from kvsecure.model.keys import Span
 from kvsecure.proto import kv_pb2, version_pb2
@@ -153,6 +154,50 @@ def test_tables_name_nothing_of_it_once_the_slices_are_done(
     assert rows == [(b"k", 5)]
     assert not list(tables.scan(Table.RECORDS, NO_SCOPE))
     assert len(state.store.destructions) == 1
+
+
+def test_very_many_versions_go_in_slices(state: State, tables: MemoryTables) -> None:
+    """Nobody waits for millions of versions to be given up; a crash in between leaves none."""
+    space = state.store.space(TenantId(1))
+    state.store.put_each(space, PutBurst([(b"k", _SECRET)] * 9_000))
+    flush(state, tables)
+    _destroy(state)
+    assert not state.records.obsolete
+    state.store.run_slice()
+    state.store.run_slice()
+    assert len(state.records.obsolete) == 4_000
+    flush(state, tables)
+    state = reload(tables)
+    _put(state, b"other")
+    while state.store.slices or state.dirty:
+        flush(state, tables)
+        state.store.run_slice()
+
+    assert len(tables.keys(Table.RECORDS)) == 1
+    blocks = [block for _, block in tables.scan(Table.INDEX, NO_SCOPE)]
+    assert sum(1 for block in blocks for _ in decode_index_block(block)) == 2
+    assert not state.store.space(TenantId(1)).index.condemned
+
+
+def test_row_of_the_index_stays_as_long_as_its_record(state: State, tables: MemoryTables) -> None:
+    """A compaction that merges blocks meanwhile leaves no record without a row that names it."""
+    space = state.store.space(TenantId(1))
+    for _ in range(3):
+        _put(state, b"other")
+    carry_out(state, 1, kv_pb2.CompactionRequest(revision=4))
+    state.store.put_each(space, PutBurst([(b"k", _SECRET)] * 5_000))
+    flush(state, tables)
+    state.store.run_slice()
+    _destroy(state)
+    while state.store.slices:
+        flush(state, tables)
+        state.store.run_slice()
+        named = {
+            head[:12]
+            for _, block in tables.scan(Table.INDEX, NO_SCOPE)
+            for _, head, _, _ in decode_index_block(block)
+        }
+        assert named >= set(tables.keys(Table.RECORDS))
 
 
 def test_what_is_written_afterwards_is_a_new_key(state: State, tables: MemoryTables) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "is_tombstone",
     "main_of",
     "position",
+    "split",
 ]
 
 # Newest version of a key: main and sub revision, create revision, version (0: deleted), lease.
@@ -39,6 +40,7 @@ POSITION_BYTES: Final = _POSITION.size
 TOMBSTONE: Final = 0x8000_0000
 
 _NOTHING: Final = bytearray()
+_MARKS: Final = bytes(byte >> 7 for byte in range(256))
 
 _head_of = HEAD.unpack
 _pack_head = HEAD.pack
@@ -73,13 +75,15 @@ def is_tombstone(place: bytes) -> bool:
 class KeyIndex:
     """One tenant's keys."""
 
-    __slots__ = ("dead", "heads", "live", "past")
+    __slots__ = ("condemned", "dead", "heads", "live", "past")
 
     def __init__(self) -> None:
         self.heads: dict[bytes, bytes] = {}
         self.past: dict[bytes, bytearray] = {}
         self.live: SortedList[bytes] = SortedList()
         self.dead: SortedList[bytes] = SortedList()
+        # Keys of which there are records that nobody may read any more.
+        self.condemned: set[bytes] = set()
 
     def head(self, key: bytes) -> Head | None:
         """Return the newest version of a key that exists, otherwise None."""
@@ -187,7 +191,7 @@ class KeyIndex:
         newest = (revision - 1).to_bytes(8, "big")
         end = (_last_through(run, newest) + 1) * POSITION_BYTES
         start = max(doomed * POSITION_BYTES, end - count_max * POSITION_BYTES)
-        found = _split(run[start:end])
+        found = split(run[start:end])
         if head[:8] <= newest and doomed * POSITION_BYTES <= len(run):
             found.append(head[:POSITION_BYTES])
         return found[: -count_max - 1 : -1]
@@ -201,7 +205,7 @@ class KeyIndex:
         """
         run = self.past.get(key, b"")
         begin, end = _last_through(run, _before(oldest)) + 1, _last_through(run, newest) + 1
-        places = _split(run[begin * POSITION_BYTES : end * POSITION_BYTES])
+        places = split(run[begin * POSITION_BYTES : end * POSITION_BYTES])
         head = self.heads[key][:POSITION_BYTES]
         if oldest <= head[:8] <= newest:
             places.append(head)
@@ -292,7 +296,7 @@ class KeyIndex:
             return []
         run = self.past.get(key, _NOTHING)
         end = count * POSITION_BYTES
-        freed = _split(run[:end])
+        freed = split(run[:end])
         if end >= len(run):
             self.past.pop(key, None)
         else:
@@ -302,20 +306,20 @@ class KeyIndex:
             self.dead.remove(key)
         return freed
 
-    def destroy(self, key: bytes, revision: int) -> list[bytes]:
-        """Forget every version of a key through a revision; return the positions that are free now.
+    def destroy(self, key: bytes, revision: int) -> bytes:
+        """Forget every version of a key through a revision; return the run of its positions.
 
         A deletion that is the last of them stays, for watches that catch up.
         """
         head = self.heads.get(key)
         if head is None:
-            return []
+            return b""
         run = self.past.get(key, _NOTHING)
         chain = run + head[:POSITION_BYTES]
         count = _last_through(chain, revision.to_bytes(8, "big")) + 1
         if count and chain[count * POSITION_BYTES - 4] & 0x80:
             count -= 1
-        freed = _split(chain[: count * POSITION_BYTES])
+        freed = bytes(chain[: count * POSITION_BYTES])
         if count * POSITION_BYTES >= len(run):
             self.past.pop(key, None)
         else:
@@ -354,22 +358,23 @@ def _oldest_kept(chain: bytearray, keep: Keep) -> int:
     """Return the number of the oldest version that is kept; what is before it is not.
 
     Going back, versions are older and were superseded earlier: behind the first one that is not
-    kept, none is.
+    kept, none is. A key may have very many; nothing here goes over them one by one.
     """
-    kept = count = len(chain) // POSITION_BYTES
-    newer = 0
-    superseded = 0
-    for number in range(count - 1, -1, -1):
-        at = number * POSITION_BYTES
-        main = int.from_bytes(chain[at : at + 8], "big")
-        if not chain[at + 8] & 0x80:
-            if newer >= keep.versions and superseded <= keep.superseded_after and superseded:
-                break
-            kept = number
-            newer += main <= keep.through
-        superseded = main
-    return kept
+    # Each byte tells whether that position is a deletion.
+    marks = chain[8::POSITION_BYTES].translate(_MARKS)
+    # What comes before the first one that was superseded late enough.
+    expired = _last_through(chain, keep.superseded_after.to_bytes(8, "big"))
+    kept = max(expired, 0)
+    if keep.versions:
+        end = _last_through(chain, keep.through.to_bytes(8, "big")) + 1
+        wanted, found = keep.versions, 0
+        while found < wanted <= end:
+            found, wanted = wanted, keep.versions + marks.count(1, end - wanted, end)
+        kept = min(kept, max(end - wanted, 0))
+    # A deletion alone is nothing to keep.
+    return kept + (kept < len(marks) and marks[kept])
 
 
-def _split(run: bytes | bytearray) -> list[bytes]:
+def split(run: bytes | bytearray) -> list[bytes]:
+    """Return the positions of a run."""
     return [bytes(run[i : i + POSITION_BYTES]) for i in range(0, len(run), POSITION_BYTES)]

@@ -72,8 +72,9 @@ class Keeps:
         """Return what counts for a key: that of the longest prefix of it, None if there is none."""
         table = self.table
         for length in self._lengths:
+            # Of a key that is shorter this is all of it, and nothing longer can be found.
             found = table.get(key[:length])
-            if found is not None and len(key) >= length:
+            if found is not None:
                 return found
         return None
 

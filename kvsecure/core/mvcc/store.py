@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, final
 
-from kvsecure.core.mvcc.index import is_tombstone, position
+from kvsecure.core.mvcc.index import POSITION_BYTES, is_tombstone, position, split
 from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
 from kvsecure.core.mvcc.retention import Compaction, Destruction, Keep
@@ -48,6 +48,9 @@ COMPACTION_KEY: Final = b"C"
 DESTRUCTION_KEY: Final = b"D"
 
 _COMPACT_KEYS_PER_SLICE = 2_000
+# A key with very many versions counts for several.
+_VERSIONS_PER_KEY = 64
+_GIVEN_UP_AT_ONCE = 2_000
 _BLOCK_BYTES_MERGED = 256 * 1024
 
 type_publish = Callable[[Space, int, list[Event]], None]
@@ -275,11 +278,25 @@ class Store:
         self.destructions[destruction.name] = destruction
         space = self._spaces.get(TenantId(destruction.tenant))
         if space is not None:
-            places = space.index.destroy(destruction.key, destruction.through)
-            self.records.destroy(place for place in places if not is_tombstone(place))
+            run = space.index.destroy(destruction.key, destruction.through)
+            if len(run) > _GIVEN_UP_AT_ONCE * POSITION_BYTES:
+                space.index.condemned.add(destruction.key)
+                self.slices.append(self._give_up(space, destruction.key, run))
+                return
+            self.records.destroy(place for place in split(run) if not is_tombstone(place))
         if not self._is_rewrite_due:
             self._is_rewrite_due = True
             self.slices.append(self._rewrite_for_destruction())
+
+    def _give_up(self, space: Space, key: bytes, run: bytes) -> Iterator[None]:
+        """Give up the records of very many versions; until then their rows of the index stay."""
+        size_bytes = _GIVEN_UP_AT_ONCE * POSITION_BYTES
+        for start in range(0, len(run), size_bytes):
+            places = split(run[start : start + size_bytes])
+            self.records.destroy(place for place in places if not is_tombstone(place))
+            yield
+        space.index.condemned.discard(key)
+        yield from self._rewrite_blocks()
 
     def _rewrite_for_destruction(self) -> Iterator[None]:
         # One that has not begun is for all that are destroyed until then.
@@ -371,12 +388,17 @@ class Store:
             keeps = compaction.keeps.get(space.tenant)
             keep = keeps.find if keeps else _keep_nothing
             keys = space.index.keys_with_past()
-            for start in range(0, len(keys), _COMPACT_KEYS_PER_SLICE):
-                for key in keys[start : start + _COMPACT_KEYS_PER_SLICE]:
-                    places = space.index.compact(key, revision, keep(key))
-                    freed = freed or bool(places)
+            past, left = space.index.past, _COMPACT_KEYS_PER_SLICE
+            for key in keys:
+                left -= 1 + len(past.get(key, b"")) // (_VERSIONS_PER_KEY * POSITION_BYTES)
+                places = space.index.compact(key, revision, keep(key))
+                if places:
+                    freed = True
                     self.records.obsolete.extend(p for p in places if not is_tombstone(p))
-                yield
+                if left <= 0:
+                    left = _COMPACT_KEYS_PER_SLICE
+                    yield
+            yield
         self._scrubbing.remove(compaction)
         if freed:
             yield from self._rewrite_blocks()
@@ -423,7 +445,9 @@ class Store:
                 # The rows of a tenant that is gone name its records until these are given up: after
                 # a crash nothing else does.
                 space = self._spaces.get(tenant) or self._erasing.get(tenant)
-                if space is not None and space.index.holds(key, head[:12]):
+                if space is not None and (
+                    space.index.holds(key, head[:12]) or key in space.index.condemned
+                ):
                     kept.append(row)
                     kept_bytes += len(row)
             if kept_bytes >= _BLOCK_BYTES_MERGED:
