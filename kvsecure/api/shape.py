@@ -36,6 +36,7 @@ __all__ = [
     "check_range",
     "check_tenant_name",
     "check_txn",
+    "plain_puts",
 ]
 
 _SORT_ORDERS: Final = frozenset(RangeRequest.SortOrder.values())
