@@ -37,6 +37,7 @@ __all__ = [
     "check_range_stream",
     "check_tenant_name",
     "check_txn",
+    "plain_puts",
 ]
 
 _SORT_ORDERS: Final = frozenset(RangeRequest.SortOrder.values())

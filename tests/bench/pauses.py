@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
+from bench.calls import VALUE_BYTES
 from bench.contestants import Contestant, Server
 from bench.keys import load_keys
 from bench.load import LoadError, framed
@@ -26,7 +27,6 @@ from kvsecure.proto import kv_pb2, lease_pb2, maintenance_pb2, watch_pb2
 
 __all__ = ["measure_pauses"]
 
-_QUIET_S: Final = 2.0
 _ANSWER_S: Final = 120.0
 _LARGE_VALUE_BYTES: Final = 8 * 1024
 _LARGE_TXN_PUTS: Final = 128
@@ -129,18 +129,18 @@ class _Works:
             )
         )
         stream.open("/etcdserverpb.Watch/Watch", self._client.token, [framed(create)])
-        stream.socket.settimeout(_QUIET_S)
+        stream.socket.settimeout(_ANSWER_S)
         received = 0
         try:
-            while count := stream.receive():
+            # The values alone are so much: with what is around them the last few may be missing.
+            while received < self._count * VALUE_BYTES:
+                count = stream.receive()
                 received += count
                 stream.forget()
-        except TimeoutError:
-            pass
+                if not count:
+                    raise LoadError(f"only {received} bytes of history came")
         finally:
             stream.close()
-        if received < self._count * 256:
-            raise LoadError(f"only {received} bytes of history came")
 
     def _json(self, limit: int) -> None:
         with Gateway(self._server.member) as gateway:

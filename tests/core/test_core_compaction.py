@@ -246,3 +246,18 @@ def test_blocks_are_merged_and_split_right(state: State, tables: MemoryTables) -
     assert len(tables.keys(Table.INDEX)) < before
     assert kept_positions(reload(tables), 1) == kept_positions(state, 1)
     assert len(kept_positions(state, 1)) == _MANY + 41
+
+
+def test_what_compaction_freed_is_not_kept_in_memory(state: State, tables: MemoryTables) -> None:
+    """Of a key that is written and read again and again, the newest version is all that is held."""
+    for number in range(20):
+        _put(state, b"a", value=b"%04d" % number * 100)
+        flush(state, tables)
+        state.store.range(state.store.space(TenantId(1)), kv_pb2.RangeRequest(key=b"a"))
+    before = state.records.cached_bytes
+
+    assert _compact(state, state.store.revision) is None
+    _settle(state, tables)
+
+    assert before > 20 * 400
+    assert 400 < state.records.cached_bytes < 2 * 440

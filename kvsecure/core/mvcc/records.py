@@ -167,6 +167,9 @@ class Records:
         self._flushing_bytes, self.fresh_bytes = self.fresh_bytes, 0
         rows, self.fresh_rows = self.fresh_rows, []
         obsolete, self.obsolete = self.obsolete, []
+        # Nobody will ask for them again: what the cache holds is what may be asked for.
+        for place in self._cache.keys() & obsolete:
+            self._cache_bytes -= len(self._cache.pop(place))
         others = [
             index_block(rows[i : i + _INDEX_BLOCK_ROWS_MAX])
             for i in range(0, len(rows), _INDEX_BLOCK_ROWS_MAX)
@@ -190,6 +193,11 @@ class Records:
             return self._source.next(Table.INDEX, start, NO_SCOPE)
         except DamagedRow as damage:
             raise DamagedRecord(str(damage)) from None
+
+    @property
+    def cached_bytes(self) -> int:
+        """How much of the tables is held in memory."""
+        return self._cache_bytes
 
     @property
     def unflushed_bytes(self) -> int:
