@@ -13,7 +13,7 @@ as one batch, and the next batch collects while that one is on its way to the di
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, final
 
 from kvsecure.core.entry import DamagedEntry, encode_clock
@@ -23,6 +23,7 @@ from kvsecure.core.raft.node import NotLeader
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
 from kvsecure.core.state import State
 from kvsecure.core.statistics import EngineStatistics
+from kvsecure.core.table_care import TableCare
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index
 from kvsecure.model.limits import (
@@ -31,13 +32,10 @@ from kvsecure.model.limits import (
     UNFLUSHED_BYTES_MAX,
 )
 from kvsecure.model.secret import Secret
-from kvsecure.storage.files import StorageError
-from kvsecure.storage.tables import Row, pack_rows
 from kvsecure.storage.worker import (
     APPEND,
     APPENDED,
     FAILED,
-    RESEAL,
     WRITTEN,
     Order,
     Report,
@@ -56,8 +54,6 @@ _NS: Final = 1_000_000_000
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 type_finish = Callable[[Proposal, Outcome], None]
-# Told why it could not be done, or nothing.
-type_defragmented = Callable[[OSError | None], None]
 
 
 class AuditMark(Protocol):
@@ -135,7 +131,6 @@ class Engine:
         self._log = log
         self._tables = tables
         self._refresh = refresh
-        self._reopen = reopen
         self._now_ns = now_ns
         self._wall_ns = wall_ns
         # In which second something was last proposed.
@@ -155,21 +150,19 @@ class Engine:
         self._disk_full = False
         self._flushing: tuple[Index, bytes] | None = None
         self._syncing: tuple[int, bytes] | None = None
-        # Who waits for rows that are being sealed anew.
-        self._resealing: asyncio.Future[int] | None = None
-        # One batch at a time.
-        self._reseals = asyncio.Lock()
         self._barriers: list[Callable[[], None]] = []
         self._scrubs: list[Callable[[], None]] = []
         self._settled: list[Callable[[], None]] = []
         self._flushed: list[tuple[Index, Callable[[], None]]] = []
-        self._defragmented: list[type_defragmented] = []
         # One for each who wants the index and the tables to go on saying the same: slices wait.
         self._holds: set[object] = set()
         self._slicing = False
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self._started = asyncio.Event()
+        self.care = TableCare(
+            tables, self.statistics, refresh=refresh, reopen=reopen, on_fatal=self._fatal
+        )
 
     async def start(self) -> None:
         """Attach the disk processes, elect, and wait until this member leads or is stopped."""
@@ -313,17 +306,6 @@ class Engine:
 
         return release
 
-    def defragment(self, done: type_defragmented, *, afresh: bool = False) -> None:
-        """Give the tables' free pages back to the file system; reads and writes go on.
-
-        Args:
-            done: Told when it is done. Whoever asks while it runs is told of that run.
-            afresh: Leave nothing behind of rows that are gone by now; nothing else may run.
-        """
-        self._defragmented.append(done)
-        if len(self._defragmented) == 1:
-            self._tables.send(Order.DEFRAGMENT, b"\1" if afresh else b"")
-
     # --- stopping -------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -432,9 +414,7 @@ class Engine:
             self._tables.send(Order.WRITE, self._flushing[1])
 
     def _on_table_report(self, kind: Report, body: bytes) -> None:
-        if kind in (Report.RESEALED, Report.NOT_RESEALED):
-            self._on_resealed(kind, body)
-        elif kind is Report.WRITTEN and self._flushing is not None:
+        if kind is Report.WRITTEN and self._flushing is not None:
             total, in_use, took_us = WRITTEN.unpack(body)
             self.statistics.commits.observe(took_us / 1e6)
             self.statistics.table_bytes = total
@@ -446,8 +426,6 @@ class Engine:
             self.replica.node.log.forget(index)
             self._log.send(Order.PURGE, (index + 1).to_bytes(8, "big"))
             self._tell_flushed(index)
-        elif kind in {Report.DEFRAGMENTED, Report.NOT_DEFRAGMENTED}:
-            self._end_defragmentation(kind, body)
         elif kind is Report.FAILED and self._flushing is not None:
             (number,) = FAILED.unpack_from(body)
             if number not in _NO_ROOM:
@@ -457,10 +435,10 @@ class Engine:
             # The log has it all; the tables follow when there is room. What is held in memory
             # until then is bounded by `submit`.
             self._later(_RETRY_S, self._send_rows)
-        else:
+        elif not self.care.take(kind, body):
             self._fatal(f"the table process reports: {_text(body)}")
 
-    # --- other data keys --------------------------------------------------------------------------
+    # --- the log's segments -----------------------------------------------------------------------
 
     def rekey(self, term: int, log_key: Secret, table_key: Secret | None = None) -> None:
         """Have what is written from now on sealed under a data key; the log begins a segment."""
@@ -485,45 +463,6 @@ class Engine:
         self._persist()
         return index
 
-    def give_keys(self, keys: Mapping[int, Secret]) -> None:
-        """Give the table process the data keys that `reseal` opens rows with; none takes them."""
-        self._tables.send(Order.KEYS, encode_keys(keys))
-
-    async def reseal(self, rows: Sequence[Row], progress: bytes) -> int:
-        """Have rows of the tables sealed under the newest data key.
-
-        Args:
-            rows: By table, key and scope.
-            progress: What is stored of how far this has come, in the same transaction.
-
-        Returns:
-            How many of them were not sealed under it yet.
-
-        Raises:
-            OSError: Nothing was changed: the disk is full, or fails.
-            StorageError: Nothing was changed: a row does not open.
-        """
-        async with self._reseals:
-            self._resealing = asyncio.get_running_loop().create_future()
-            self._tables.send(Order.RESEAL, RESEAL.pack(len(progress)), progress, pack_rows(rows))
-            try:
-                count = await self._resealing
-            finally:
-                self._resealing = None
-        self._refresh()
-        return count
-
-    def _on_resealed(self, kind: Report, body: bytes) -> None:
-        waiting = self._resealing
-        if waiting is None or waiting.done():
-            return
-        if kind is Report.RESEALED:
-            waiting.set_result(int(RESEAL.unpack(body)[0]))
-        else:
-            (number,) = FAILED.unpack_from(body)
-            why = _text(body)
-            waiting.set_exception(OSError(number, why) if number else StorageError(why))
-
     def _tell_flushed(self, index: Index) -> None:
         waiting, self._flushed = self._flushed, []
         for wanted, resume in waiting:
@@ -533,24 +472,6 @@ class Engine:
                 self._flushed.append((wanted, resume))
         if self._flushed:
             self._flush()
-
-    def _end_defragmentation(self, kind: Report, body: bytes) -> None:
-        failed: OSError | None = None
-        if kind is Report.DEFRAGMENTED:
-            total, in_use, _ = WRITTEN.unpack(body)
-            self.statistics.table_bytes = total
-            self.statistics.table_bytes_in_use = in_use
-            try:
-                self._reopen()
-            except StorageError as error:
-                self._fatal(str(error))
-                return
-        else:
-            (number,) = FAILED.unpack_from(body)
-            failed = OSError(number, _text(body))
-        waiting, self._defragmented = self._defragmented, []
-        for done in waiting:
-            done(failed)
 
     def sync_audit(self) -> None:
         """Make the audit trail durable where no append does it."""

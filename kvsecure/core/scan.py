@@ -23,7 +23,7 @@ from kvsecure.model.ids import TenantId
 from kvsecure.proto.mvcc_pb2 import KeyValue
 from kvsecure.proto.state_pb2 import Applied
 from kvsecure.storage.epochs import DamagedRow
-from kvsecure.storage.tables import NO_SCOPE, Table
+from kvsecure.storage.rows import NO_SCOPE, Table
 
 __all__ = [
     "Contents",

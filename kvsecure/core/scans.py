@@ -150,7 +150,7 @@ class Scans:
         """
         async with self._alone():
             done: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
-            self._engine.defragment(done.set_result, afresh=afresh)
+            self._engine.care.defragment(done.set_result, afresh=afresh)
             # It does not end because whoever waits for it goes.
             failed = await asyncio.shield(done)
         if failed is not None:

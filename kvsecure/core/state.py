@@ -20,7 +20,7 @@ from kvsecure.core.mvcc.timeline import UnreadableChunk
 from kvsecure.core.watch import Hub
 from kvsecure.model.ids import Index, LeaseId, TenantId, Term
 from kvsecure.proto import maintenance_pb2, state_pb2, version_pb2
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_rows
+from kvsecure.storage.rows import NO_SCOPE, Row, Table, pack_rows
 
 __all__ = ["State", "UnreadableState", "alarm_list"]
 

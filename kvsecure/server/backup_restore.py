@@ -33,7 +33,7 @@ from kvsecure.server.backup_keys import BackupHeader
 from kvsecure.server.config.model import KekSettings
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.kek import kek_source
-from kvsecure.storage import tables
+from kvsecure.storage import rows as tables
 from kvsecure.storage.backup import (
     DamagedBackup,
     Outline,
@@ -42,9 +42,10 @@ from kvsecure.storage.backup import (
     open_chunks,
 )
 from kvsecure.storage.files import DirectoryLock, StorageError, sync_directory
+from kvsecure.storage.rows import NO_SCOPE, Table
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentWriter, recover
-from kvsecure.storage.tables import NO_SCOPE, Table, TableWriter
+from kvsecure.storage.tables import TableWriter
 
 __all__ = [
     "BackupReport",

@@ -20,7 +20,8 @@ from kvsecure.crypto.keyring import Keyring
 from kvsecure.proto.crypto_pb2 import CryptoProgress
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, TableReader
+from kvsecure.storage.rows import NO_SCOPE, Row, Table
+from kvsecure.storage.tables import TableReader
 from kvsecure.telemetry.log import log
 
 __all__ = ["Resealing"]
@@ -61,7 +62,7 @@ class Resealing:
             self._after = b""
             self.progress = progress = CryptoProgress(state=CryptoProgress.RUNNING, term=term)
         progress.rows_per_second = rows_per_second
-        await self._engine.reseal([], self._note())
+        await self._engine.care.reseal([], self._note())
         return progress
 
     async def run(self, left: Callable[[], Awaitable[str]]) -> bool:
@@ -80,7 +81,7 @@ class Resealing:
         finally:
             self._is_running = False
             # Nobody needs them any more.
-            self._engine.give_keys({})
+            self._engine.care.give_keys({})
         self.progress.state = CryptoProgress.FAILED if why else CryptoProgress.DONE
         self.progress.why = why
         await self._reseal([])
@@ -92,13 +93,13 @@ class Resealing:
         Raises:
             OSError: The disk is full, or fails.
         """
-        await self._engine.reseal([], self._note())
+        await self._engine.care.reseal([], self._note())
 
     def give_keys(self) -> None:
         """Give the table process the keys of what it finds, also of what it sealed a moment ago."""
         if self._is_running:
             keyring = self._keyring
-            self._engine.give_keys(
+            self._engine.care.give_keys(
                 {
                     term: keyring.data_key(term, purpose="table")
                     for term, _, is_retired in keyring.terms
@@ -180,7 +181,7 @@ class Resealing:
         is_waiting = False
         while True:
             try:
-                self.progress.rows += await self._engine.reseal(rows, self._note())
+                self.progress.rows += await self._engine.care.reseal(rows, self._note())
             except OSError as error:
                 if not is_waiting:
                     _log.warning("sealing the tables anew waits", error=str(error))

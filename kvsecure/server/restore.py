@@ -24,9 +24,10 @@ from kvsecure.server.datadir import DataDirectory
 from kvsecure.storage.carried import Carried
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import DirectoryLock, StorageError
+from kvsecure.storage.rows import NO_SCOPE, Table
 from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import Tail, list_segments, recover
-from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
+from kvsecure.storage.tables import TableReader
 
 __all__ = ["Restored", "restore"]
 

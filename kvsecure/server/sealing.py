@@ -29,9 +29,10 @@ from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.resealing import Resealing
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError, sync_directory
+from kvsecure.storage.rows import Table
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import terms_of
-from kvsecure.storage.tables import Table, TableReader
+from kvsecure.storage.tables import TableReader
 from kvsecure.telemetry.log import log
 
 __all__ = ["Sealing"]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, final
 
 from kvsecure.storage.disk import SYSTEM_DISK, Disk
-from kvsecure.storage.tables import Sizes, TableWriter, unpack_rows
+from kvsecure.storage.rows import unpack_rows
+from kvsecure.storage.tables import Sizes, TableWriter
 
 __all__ = ["Defragmenter"]
 

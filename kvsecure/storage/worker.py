@@ -30,10 +30,11 @@ from kvsecure.storage.defragment import Defragmenter
 from kvsecure.storage.disk import SYSTEM_DISK, Disk
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
+from kvsecure.storage.rows import unpack_rows
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, SegmentWriter, Tail
 from kvsecure.storage.spares import SpareMaker
-from kvsecure.storage.tables import Sizes, TableWriter, unpack_rows
+from kvsecure.storage.tables import Sizes, TableWriter
 
 __all__ = [
     "APPEND",

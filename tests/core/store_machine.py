@@ -29,7 +29,7 @@ from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, TenantId
 from kvsecure.proto import kv_pb2, lease_pb2, mvcc_pb2, state_pb2, tenant_pb2, version_pb2
-from kvsecure.storage.tables import NO_SCOPE, Table
+from kvsecure.storage.rows import NO_SCOPE, Table
 
 __all__ = ["RESPONSES", "StoreMachine", "carry_out", "kept_positions"]
 

@@ -10,7 +10,7 @@ from typing import Protocol, final
 from sortedcontainers import SortedDict
 
 from kvsecure.core.state import State
-from kvsecure.storage.tables import NO_SCOPE, Table, unpack_rows
+from kvsecure.storage.rows import NO_SCOPE, Table, unpack_rows
 
 __all__ = ["MemoryTables", "StoredTables", "flush", "reload"]
 

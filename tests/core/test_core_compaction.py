@@ -11,7 +11,7 @@ from kvsecure.core.state import State
 from kvsecure.model.errors import Failure
 from kvsecure.model.ids import TenantId
 from kvsecure.proto import kv_pb2, tenant_pb2
-from kvsecure.storage.tables import NO_SCOPE, Table
+from kvsecure.storage.rows import NO_SCOPE, Table
 
 _MANY = 6_000
 

@@ -11,7 +11,7 @@ from kvsecure.model.burst import PutBurst
 from kvsecure.model.ids import TenantId
 from kvsecure.model.keys import Span
 from kvsecure.proto import kv_pb2, version_pb2
-from kvsecure.storage.tables import NO_SCOPE, Table, unpack_rows
+from kvsecure.storage.rows import NO_SCOPE, Table, unpack_rows
 
 _SECRET = b"bytes-of-the-secret"
 _MANY = 1_100

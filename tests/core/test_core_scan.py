@@ -15,7 +15,7 @@ from kvsecure.core.state import State
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.proto import kv_pb2, mvcc_pb2, tenant_pb2
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, pack_rows
+from kvsecure.storage.rows import NO_SCOPE, Row, Table, pack_rows
 
 _SYSTEM = Caller(DEFAULT_TENANT, Origin.SYSTEM, "", 0)
 # Writes of three keys, deletions, and flushes in between.

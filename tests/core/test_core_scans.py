@@ -9,7 +9,7 @@ from core.engine_lab import TABLES_BYTES_MAX, WANTED, EngineLab, eventually, run
 from kvsecure.core.scans import Place, Scans
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto import kv_pb2
-from kvsecure.storage.tables import Table
+from kvsecure.storage.rows import Table
 
 
 def _scans(lab: EngineLab) -> Scans:

@@ -12,7 +12,8 @@ from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.pki.files import read_private
 from kvsecure.server.datadir import MemberIdentity
-from kvsecure.storage.tables import NO_SCOPE, Table, TableReader
+from kvsecure.storage.rows import NO_SCOPE, Table
+from kvsecure.storage.tables import TableReader
 
 __all__ = ["open_tables", "rows_by_tenant"]
 

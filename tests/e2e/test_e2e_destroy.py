@@ -13,8 +13,8 @@ from support.rpc import Client
 
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.proto import kv_pb2, version_pb2, watch_pb2
+from kvsecure.storage.rows import NO_SCOPE, Table
 from kvsecure.storage.segment import HEADER_BYTES
-from kvsecure.storage.tables import NO_SCOPE, Table
 
 _KEY: Final = b"/secret/key"
 _DEADLINE_S: Final = 20.0

@@ -403,7 +403,7 @@ class FaultyMember:
     def defragment(self) -> bool:
         """Have the tables defragmented; return whether they were."""
         done: list[OSError | None] = []
-        self.engine.defragment(done.append)
+        self.engine.care.defragment(done.append)
         for _ in range(_STEPS_MAX):
             if done or self.fatal:
                 break

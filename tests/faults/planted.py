@@ -21,9 +21,10 @@ from kvsecure.crypto.keyring import Keyring
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.storage.disk import Disk
 from kvsecure.storage.files import write_all
+from kvsecure.storage.rows import Row, Table
 from kvsecure.storage.segments import SegmentWriter, list_segments
 from kvsecure.storage.spares import spare_of
-from kvsecure.storage.tables import Row, Sizes, Table, TableWriter
+from kvsecure.storage.tables import Sizes, TableWriter
 from kvsecure.storage.worker import (
     APPEND,
     APPENDED,

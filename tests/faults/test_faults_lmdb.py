@@ -14,7 +14,8 @@ _PROGRAM: Final = """
 import sys
 from pathlib import Path
 from storage.segments_lab import CLUSTER, KEYS
-from kvsecure.storage.tables import Row, Table, TableWriter
+from kvsecure.storage.rows import Row, Table
+from kvsecure.storage.tables import TableWriter
 key = KEYS.data_key(1, purpose="table")
 writer = TableWriter(Path(sys.argv[1]), CLUSTER, key, term=1, size_bytes_max=1 << 26)
 for number in range(5):

@@ -14,7 +14,8 @@ from kvsecure.crypto.keyring import Keyring
 from kvsecure.model.ids import ClusterId
 from kvsecure.proto.crypto_pb2 import CryptoProgress
 from kvsecure.server.resealing import Resealing
-from kvsecure.storage.tables import Table, TableReader
+from kvsecure.storage.rows import Table
+from kvsecure.storage.tables import TableReader
 
 _NOTE = {"after": "00" * 12, "rate": 10, "rows": 5, "state": 1, "term": 2, "why": ""}
 

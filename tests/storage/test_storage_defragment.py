@@ -8,7 +8,8 @@ from storage.disk_process import started, table_settings
 from storage.segments_lab import CLUSTER, KEYS
 from support.disk import small_disk_at
 
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, TableReader, TableWriter, pack_rows
+from kvsecure.storage.rows import NO_SCOPE, Row, Table, pack_rows
+from kvsecure.storage.tables import TableReader, TableWriter
 from kvsecure.storage.worker import WRITTEN, Order, Report
 
 _BYTES_MAX = 256 << 20

@@ -12,6 +12,7 @@ from storage.segments_lab import CLUSTER, MEMBER
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.model.secret import Secret
 from kvsecure.storage.epochs import DamagedRow
+from kvsecure.storage.rows import NO_SCOPE, Row, Table, pack_rows
 from kvsecure.storage.segment import NO_LINK, Kind
 from kvsecure.storage.segments import (
     SegmentPlace,
@@ -21,14 +22,7 @@ from kvsecure.storage.segments import (
     recover,
     terms_of,
 )
-from kvsecure.storage.tables import (
-    NO_SCOPE,
-    Row,
-    Table,
-    TableReader,
-    TableWriter,
-    pack_rows,
-)
+from kvsecure.storage.tables import TableReader, TableWriter
 from kvsecure.storage.worker import RESEAL, Order, Report, encode_keys
 
 _KEK = KeyEncryptionKey(Secret(bytes(32)), "file")

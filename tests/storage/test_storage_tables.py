@@ -20,17 +20,16 @@ from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import StorageError
-from kvsecure.storage.tables import (
+from kvsecure.storage.rows import (
     NO_SCOPE,
     Row,
     Table,
-    TableReader,
-    TableWriter,
     pack_record_deletions,
     pack_records,
     pack_rows,
     unpack_rows,
 )
+from kvsecure.storage.tables import TableReader, TableWriter
 
 _BYTES_MAX = 64 * 1024 * 1024
 _rows = st.lists(
@@ -75,7 +74,8 @@ import sys
 from pathlib import Path
 from kvsecure.model.ids import ClusterId
 from kvsecure.model.secret import Secret
-from kvsecure.storage.tables import Row, Table, TableWriter
+from kvsecure.storage.rows import Row, Table
+from kvsecure.storage.tables import TableWriter
 
 key = Secret(bytes.fromhex(sys.stdin.readline()))
 writer = TableWriter(

@@ -16,8 +16,9 @@ from support.disk import small_disk_at
 from support.processes import wait_until
 
 from kvsecure.storage.files import DirectoryLock, StorageError
+from kvsecure.storage.rows import NO_SCOPE, Row, Table, pack_rows
 from kvsecure.storage.segment import HEADER_BYTES
-from kvsecure.storage.tables import NO_SCOPE, Row, Table, TableReader, pack_rows
+from kvsecure.storage.tables import TableReader
 from kvsecure.storage.worker import APPEND, APPENDED, WRITTEN, Order, Report
 
 _DEADLINE_S = 10.0

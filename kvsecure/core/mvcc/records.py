@@ -18,7 +18,7 @@ from kvsecure.model.errors import invariant
 from kvsecure.model.ids import TenantId
 from kvsecure.model.limits import RECORD_CACHE_BYTES_MAX
 from kvsecure.storage.epochs import DamagedRow
-from kvsecure.storage.tables import (
+from kvsecure.storage.rows import (
     NO_SCOPE,
     Row,
     Table,

@@ -32,7 +32,7 @@ from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import REVISION_EMPTY, TenantId
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
-from kvsecure.storage.tables import NO_SCOPE, Row, Table
+from kvsecure.storage.rows import NO_SCOPE, Row, Table
 
 __all__ = [
     "COMPACTION_KEY",
