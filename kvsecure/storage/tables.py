@@ -49,6 +49,8 @@ _EMPTY_BYTES_MAX: Final = 1 << 20
 # 126 readers, LMDB's own default.
 _LOCK_BYTES: Final = 8_192
 _FORMAT: Final = b"1"
+# A disk with less room has none for a transaction.
+_FULL_BYTES: Final = 1 << 20
 _SCOPE: Final = struct.Struct(">QI")
 # The row of the meta table that says how far the rows are sealed anew.
 _PROGRESS: Final = b"resealing"
@@ -175,7 +177,12 @@ class TableWriter:
                 yield transaction, epoch
             self._epoch = epoch
         except lmdb.Error as error:
-            raise _os_error(error) from error
+            failed = _os_error(error)
+            is_full = self._disk.free_bytes(self._directory) < _FULL_BYTES
+            if failed.errno == errno.EIO and is_full and not isinstance(error, lmdb.PanicError):
+                # LMDB calls it so when a write goes in part only, which is all that fits.
+                failed = OSError(errno.ENOSPC, str(error))
+            raise failed from error
 
     def sizes(self) -> Sizes:
         """Return how large the environment is."""
