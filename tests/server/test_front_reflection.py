@@ -23,6 +23,7 @@ _SERVED = {
     "grpc.reflection.v1.ServerReflection",
     "kvsecurepb.Audit",
     "kvsecurepb.Crypto",
+    "kvsecurepb.Versions",
     "kvsecurepb.Tenants",
 }
 
