@@ -27,7 +27,10 @@ __all__ = ["compact", "delete_range", "gets", "put", "puts", "range_", "txn"]
 def range_(services: Services, asking: Asking, request: RangeRequest, _: bytes) -> None:
     """Answer with the versions of a range of keys."""
     check_range(request)
-    services.gate.read(asking, request, stale=request.serializable)
+    if request.range_end:
+        services.ranges.read(asking, request)
+    else:
+        services.gate.read(asking, request, stale=request.serializable)
 
 
 def put(services: Services, asking: Asking, request: PutRequest, content: bytes) -> None:

@@ -14,6 +14,7 @@ from kvsecure.model.errors import Refused
 from kvsecure.security.asking import Asking
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
+from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.upkeep import Upkeep
 
 __all__ = ["KeyCare", "Receiver", "Services", "StreamCall"]
@@ -105,6 +106,7 @@ class Services:
     feeds: Feeds
     upkeep: Upkeep
     keys: KeyCare
+    ranges: LongRanges
     # The header field of an answer at a revision; 0 leaves the revision out.
     header: Callable[[int], bytes]
     # Does something at the end of this turn, before its answers leave.

@@ -133,7 +133,7 @@ class Gate:
             command: The request, its shape checked.
             request: Its bytes, which become the log's.
         """
-        session = self._admit(asking, command)
+        session = self.admit(asking, command)
         if session is None:
             return
         now_ns = self._now_ns()
@@ -253,9 +253,12 @@ class Gate:
         if not stale and not self._engine.can_read():
             self._engine.when_readable(lambda: self.read(asking, request))
             return
-        session = self._admit(asking, request)
-        if session is None:
-            return
+        session = self.admit(asking, request)
+        if session is not None:
+            self.answer(asking, session, request)
+
+    def answer(self, asking: Asking, session: Session, request: Message) -> None:
+        """Answer a session that may ask this, from the applied state as it is."""
         try:
             answer = answer_query(
                 self._engine.state, session.tenant, session.space, request, self._now_ns()
@@ -266,6 +269,12 @@ class Gate:
         except DamagedRecord as damage:
             self._fail_read(asking, session, request, self.corrupt(damage))
             return
+        self.finish_read(asking, session, request, answer)
+
+    def finish_read(
+        self, asking: Asking, session: Session, request: Message, answer: Answer
+    ) -> None:
+        """Record what was read, and answer with it."""
         self._records.read(
             session,
             request,
@@ -280,7 +289,7 @@ class Gate:
 
     def operate(self, asking: Asking, request: Message) -> None:
         """Answer from what this member knows of itself."""
-        session = self._admit(asking, request)
+        session = self.admit(asking, request)
         if session is None:
             return
         match request:
@@ -306,7 +315,7 @@ class Gate:
             request: What is asked.
             act: Does it, once that it is about to be done is in the trail; gives the answer.
         """
-        session = self._admit(asking, request)
+        session = self.admit(asking, request)
         if session is None:
             return
         since_ns, failures = self._now_ns(), self.audit.failures
@@ -332,7 +341,7 @@ class Gate:
         if not self._engine.can_read():
             self._engine.when_readable(lambda: self.keep_alive(asking, request))
             return
-        session = self._admit(asking, request)
+        session = self.admit(asking, request)
         if session is None:
             return
         self.leases.keep_alive(asking, session, request)
@@ -394,7 +403,7 @@ class Gate:
             user: Whose it is to be.
             rebuild: Makes the command that enters the log from the verifier.
         """
-        session = self._admit(asking, command)
+        session = self.admit(asking, command)
         if session is None:
             return
         try:
@@ -422,7 +431,7 @@ class Gate:
         self, asking: Asking, request: Message, result: bytes = b'"code":"OK"'
     ) -> Session | None:
         """Decide and record the opening of a stream; return its session, or None if refused."""
-        session = self._admit(asking, request)
+        session = self.admit(asking, request)
         if session is not None:
             self._records.read(session, request, result)
         return session
@@ -438,7 +447,7 @@ class Gate:
         Returns:
             What records how it ended, to be called before it is answered; None if it was refused.
         """
-        session = self._admit(asking, request)
+        session = self.admit(asking, request)
         if session is None:
             return None
 
@@ -510,7 +519,7 @@ class Gate:
         if isinstance(command, lease_pb2.LeaseRevokeRequest) and tenant is not None:
             self.leases.remind(tenant.id, command)
 
-    def _admit(self, asking: Asking, request: Message) -> Session | None:
+    def admit(self, asking: Asking, request: Message) -> Session | None:
         """Identify and decide; a refusal is recorded and answered here."""
         peer = asking.peer
         try:

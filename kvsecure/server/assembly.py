@@ -30,6 +30,7 @@ from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
+from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
@@ -235,13 +236,15 @@ def _services(
     def later(delay_s: float, act: Callable[[], None]) -> Callable[[], None]:
         return loop.call_later(delay_s, act).cancel
 
+    in_turn = LongWork(loop).add
     return Services(
         gate=gate,
+        ranges=LongRanges(gate, in_turn),
         feeds=feeds,
         upkeep=upkeep,
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
-        in_turn=LongWork(loop).add,
+        in_turn=in_turn,
         later=later,
         spawn=spawn,
         txn_ops_max=config.limits.txn_ops_max,

@@ -17,6 +17,7 @@ from kvsecure.api.watch import watch
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Refused
 from kvsecure.proto import kv_pb2, mvcc_pb2, watch_pb2
+from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.session import Peer
 
 __all__ = ["PROGRESS_S", "REQUEST_BYTES_MAX", "Bench", "Stream", "Timers", "keys_of"]
@@ -129,6 +130,7 @@ class Bench:
             feeds=self.world.feeds,
             upkeep=self.world.upkeep,
             keys=NO_KEYS,
+            ranges=LongRanges(self.world.gate, self.world.turn.at_end),
             header=lambda revision: encoder.field(revision, 3),
             at_turn_end=self.world.turn.at_end,
             in_turn=self.world.turn.at_end,

@@ -19,6 +19,7 @@ from security.lab import CLUSTER, MEMBER, NO_KEYS, World
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
 from kvsecure.api.services import Services
+from kvsecure.security.long_ranges import LongRanges
 from kvsecure.server.accepting import Accepting
 from kvsecure.server.calls import CallCounts
 from kvsecure.server.health import Health
@@ -126,6 +127,7 @@ class Front:
             feeds=world.feeds,
             upkeep=world.upkeep,
             keys=NO_KEYS,
+            ranges=LongRanges(world.gate, turn.at_end),
             header=lambda revision: encoder.field(revision, 1),
             at_turn_end=turn.at_end,
             in_turn=turn.at_end,

@@ -252,6 +252,13 @@ class KeyIndex:
         end = len(self.live) if span.end is None else self.live.bisect_left(span.end)
         return int(end) - int(self.live.bisect_left(span.start))
 
+    def count_ever(self, span: Span) -> int:
+        """Return how many keys of the span have any retained version, without walking them."""
+        if span.empty:
+            return 0
+        end = len(self.dead) if span.end is None else self.dead.bisect_left(span.end)
+        return self.count_now(span) + int(end) - int(self.dead.bisect_left(span.start))
+
     def keys_ever(self, span: Span) -> list[bytes]:
         """Return the keys of the span that have any retained version, in order."""
         if span.empty:
