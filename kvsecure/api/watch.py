@@ -178,6 +178,7 @@ class _WatchStream:
         "_cohorts",
         "_in_line",
         "_next_id",
+        "_progress_due",
         "_ready",
         "_scheduled",
         "_services",
@@ -198,6 +199,8 @@ class _WatchStream:
         self._behind: dict[_Cohort, None] = {}
         # Whether the stream waits for its turn to read history.
         self._in_line = False
+        # Progress requests that wait for what is read of history.
+        self._progress_due = 0
         self._next_id = 0
         self._scheduled = False
         self._closed = False
@@ -342,6 +345,8 @@ class _WatchStream:
             del self._behind[cohort]
             self._hand_out(cohort)
             self._pump()
+            if self._progress_due:
+                self._tell_progress()
 
     def _hand_out(self, cohort: _Cohort) -> None:
         """Send what a feed has to the first of its cohort."""
@@ -422,11 +427,22 @@ class _WatchStream:
     # --- progress -------------------------------------------------------------------------------
 
     def _progress(self) -> None:
-        """Answer a progress request, if every watcher has everything; otherwise stay silent."""
-        revision = self._services.feeds.revision
+        """Answer a progress request, if every watcher has everything; otherwise stay silent.
+
+        What is read of history comes in steps: it is waited for.
+        """
         self._pump()
-        if all(cohort.is_current for cohort in self._by_watcher.values()):
-            self._send(revision, _NO_ID)
+        self._progress_due += 1
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """Say how far all watchers are, now or when those that read history have come there."""
+        waiting = [each for each in self._by_watcher.values() if not each.is_current]
+        if waiting and all(each.feed.is_behind for each in waiting):
+            return
+        due, self._progress_due = self._progress_due, 0
+        for _ in range(0 if waiting else due):
+            self._send(self._services.feeds.revision, _NO_ID)
 
     def _schedule_progress(self) -> None:
         interval_s = self._services.progress_interval_s

@@ -2,7 +2,7 @@
 
 from api.watching import PROGRESS_S, Bench
 
-from kvsecure.proto import kv_pb2
+from kvsecure.proto import kv_pb2, watch_pb2
 
 
 def test_progress_is_told_when_everything_was_sent(bench: Bench) -> None:
@@ -47,6 +47,28 @@ def test_progress_is_not_told_while_something_waits(bench: Bench) -> None:
     bench.progress(stream)
 
     assert [len(one.events) for one in stream.responses] == [1, 0]
+
+
+def test_progress_waits_for_history_that_is_being_read(bench: Bench) -> None:
+    """Asked for right behind a watch from the past, it comes after the past, as often as asked."""
+    past = bench.put()
+    bench.put()
+    stream = bench.stream()
+    request = watch_pb2.WatchCreateRequest(key=b"k", start_revision=past)
+    stream.receiver.received(watch_pb2.WatchRequest(create_request=request))
+    for _ in range(2):
+        stream.receiver.received(
+            watch_pb2.WatchRequest(progress_request=watch_pb2.WatchProgressRequest())
+        )
+    bench.end_turn()
+    bench.put()
+
+    created, history, first, second, event = stream.responses
+    assert created.created
+    assert len(history.events) == 2
+    for progress in (first, second):
+        assert (progress.watch_id, progress.header.revision) == (-1, bench.revision - 1)
+    assert len(event.events) == 1
 
 
 def test_progress_is_not_told_before_a_watch_begins(bench: Bench) -> None:

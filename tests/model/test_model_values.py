@@ -96,7 +96,9 @@ def test_refusal_has_the_catalogues_text(failure: Failure) -> None:
     try:
         detailed = Refused(failure, "detail")
     except Broken:
-        assert failure.text.startswith(("etcdserver:", "kvsecure:", "unknown", "context"))
+        assert failure.text.startswith(
+            ("etcdserver:", "kvsecure:", "unknown", "context", "RangeStream")
+        )
     else:
         # In grpc-go's words: `... larger than max (5 vs. 4)`, `... for grpc-encoding "x"`.
         form = {Failure.MESSAGE_TOO_LARGE: " (detail)", Failure.UNKNOWN_ENCODING: ' "detail"'}
