@@ -144,7 +144,8 @@ class _Works:
 
     def _json(self, limit: int) -> None:
         with Gateway(self._server.member) as gateway:
-            gateway.fields["Authorization"] = self._client.token
+            if not self._server.is_open:
+                gateway.fields["Authorization"] = self._client.token
             body = {"key": _text(b"/app/"), "range_end": _text(b"/app0"), "limit": limit}
             said = gateway.ask("/v3/kv/range", body)
         if said.status != 200:
