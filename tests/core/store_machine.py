@@ -103,6 +103,8 @@ class _Walking(NamedTuple):
     walk: Walk
     bodies: list[bytes]
     expected: Said
+    # How many keys of its space had been destroyed.
+    destroyed_count: int
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -263,7 +265,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert raised.value.failure is expected
         else:
             walk = self.state.store.walk(space, request, bytes_max)
-            self.walks.append(_Walking(tenant, walk, [], expected))
+            self.walks.append(_Walking(tenant, walk, [], expected, space.index.destroyed_count))
 
     @rule(count=st.integers(1, 4))
     def walk_on(self, count: int) -> None:
@@ -279,7 +281,8 @@ class StoreMachine(RuleBasedStateMachine):
         if each.tenant not in self.model.spaces:
             return False
         compacted = self.state.store.compacted
-        if each.walk.revision < compacted:
+        destroyed_count = self.state.store.space(TenantId(each.tenant)).index.destroyed_count
+        if each.walk.revision < compacted or each.destroyed_count != destroyed_count:
             with pytest.raises(Refused) as raised:
                 each.walk.step(compacted)
             assert raised.value.failure is Failure.COMPACTED

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from security.lab import Asked, World
 
-from kvsecure.proto import auth_pb2, kv_pb2
+from kvsecure.proto import auth_pb2, kv_pb2, version_pb2
 from kvsecure.security.long_ranges import LONG_RANGE_KEYS, LongRanges
 
 _KEYS: Final = 3 * LONG_RANGE_KEYS
@@ -232,3 +232,16 @@ def test_a_long_range_is_recorded_when_it_is_answered(reading: _Reading) -> None
     assert asked.body is not None
     assert record["result"]["bytes"] == len(asked.body)
     assert record["stage"] == "read"
+
+
+def test_a_destruction_meanwhile_costs_nobody_an_answer(reading: _Reading) -> None:
+    """A key that is destroyed while it is read is in no answer: the range is answered anew."""
+    asked = reading.begin(kv_pb2.RangeRequest(**_ALL))
+    reading.run(3)
+    world = reading.world
+    world.system(version_pb2.DestroyRequest(key=b"/k/01000"))
+    reading.run()
+    world.turn.end()
+
+    answer = _answer(asked)
+    assert answer.count == len(answer.kvs) == _KEYS - 1

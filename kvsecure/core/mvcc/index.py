@@ -75,7 +75,7 @@ def is_tombstone(place: bytes) -> bool:
 class KeyIndex:
     """One tenant's keys."""
 
-    __slots__ = ("condemned", "dead", "heads", "live", "past")
+    __slots__ = ("condemned", "dead", "destroyed_count", "heads", "live", "past")
 
     def __init__(self) -> None:
         self.heads: dict[bytes, bytes] = {}
@@ -84,6 +84,8 @@ class KeyIndex:
         self.dead: SortedList[bytes] = SortedList()
         # Keys of which there are records that nobody may read any more.
         self.condemned: set[bytes] = set()
+        # Whoever reads the past in steps can tell by it that some of it is gone.
+        self.destroyed_count = 0
 
     def head(self, key: bytes) -> Head | None:
         """Return the newest version of a key that exists, otherwise None."""
@@ -318,6 +320,7 @@ class KeyIndex:
 
         A deletion that is the last of them stays, for watches that catch up.
         """
+        self.destroyed_count += 1
         head = self.heads.get(key)
         if head is None:
             return b""

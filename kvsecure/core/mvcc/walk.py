@@ -55,6 +55,7 @@ class Walk:
         "_chunk_keys",
         "_chunk_keys_max",
         "_counted",
+        "_destroyed",
         "_left",
         "_parts",
         "_records",
@@ -92,6 +93,7 @@ class Walk:
             check_revision(request.revision, current, compacted)
             self.revision = request.revision
         self._space = space
+        self._destroyed = space.index.destroyed_count
         self._records = records
         self._request = request
         self._span: Span | None = span_of(request.key, request.range_end)
@@ -120,10 +122,10 @@ class Walk:
             A chunk, if one is complete.
 
         Raises:
-            Refused: What is read has been compacted meanwhile.
+            Refused: What is read has been compacted meanwhile, or a key of the space destroyed.
             DamagedRecord: What is stored cannot be read.
         """
-        if self.revision < compacted:
+        if self.revision < compacted or self._destroyed != self._space.index.destroyed_count:
             raise Refused(Failure.COMPACTED)
         if self._request.count_only or self._left == 0:
             return self._count()
