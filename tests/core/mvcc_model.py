@@ -246,7 +246,7 @@ class DumbStore:
                 if exists:
                     self._change(space, command.key, None)
                 changes = space.changes.pop(command.key, [])[-1:]
-                if changes:
+                if changes and changes[0].main >= self.compacted:
                     # As if nothing had ever been written but that it is not there.
                     space.changes[command.key] = changes
                 return version_pb2.DestroyResponse(deleted=exists)

@@ -315,10 +315,11 @@ class KeyIndex:
             self.dead.remove(key)
         return freed
 
-    def destroy(self, key: bytes, revision: int) -> bytes:
+    def destroy(self, key: bytes, revision: int, compacted: int) -> bytes:
         """Forget every version of a key through a revision; return the run of its positions.
 
-        A deletion that is the last of them stays, for watches that catch up.
+        A deletion that is the last of them stays, for watches that catch up, unless it lies before
+        the compacted revision: there it was kept for what is destroyed now.
         """
         self.destroyed_count += 1
         head = self.heads.get(key)
@@ -327,7 +328,8 @@ class KeyIndex:
         run = self.past.get(key, _NOTHING)
         chain = run + head[:POSITION_BYTES]
         count = _last_through(chain, revision.to_bytes(8, "big")) + 1
-        if count and chain[count * POSITION_BYTES - 4] & 0x80:
+        last = chain[(count - 1) * POSITION_BYTES : count * POSITION_BYTES]
+        if count and last[8] & 0x80 and int.from_bytes(last[:8], "big") >= compacted:
             count -= 1
         freed = bytes(chain[: count * POSITION_BYTES])
         if count * POSITION_BYTES >= len(run):

@@ -278,7 +278,7 @@ class Store:
         self.destructions[destruction.name] = destruction
         space = self._spaces.get(TenantId(destruction.tenant))
         if space is not None:
-            run = space.index.destroy(destruction.key, destruction.through)
+            run = space.index.destroy(destruction.key, destruction.through, self.compacted)
             if len(run) > _GIVEN_UP_AT_ONCE * POSITION_BYTES:
                 space.index.condemned.add(destruction.key)
                 self.slices.append(self._give_up(space, destruction.key, run))
