@@ -16,7 +16,7 @@ from kvsecure.core.scans import Scans
 from kvsecure.model.errors import Refused
 from kvsecure.security.gate import Gate
 from kvsecure.server.datadir import DataDirectory
-from kvsecure.storage.files import sync_directory
+from kvsecure.storage.files import StorageError, sync_directory
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import list_segments
 from kvsecure.telemetry.log import log
@@ -69,24 +69,24 @@ class Purging:
         store = self._gate.engine.state.store
         pending = tuple(store.destructions.values())
         begun_s = time.monotonic()
+        rest_s = _RETRY_S
         try:
             await self._drop_rows()
             await self._drop_log()
             await self._scans.defragment(afresh=True)
-        except (Refused, OSError) as error:
+        except (Refused, OSError, StorageError) as error:
             if not store.destruction_stalled:
                 _log.warning("bytes of destroyed keys are still on the disk", error=str(error))
             store.destruction_stalled = True
-            self._next_s = time.monotonic() + _RETRY_S
         else:
             store.end_destructions(pending)
             store.destruction_stalled = False
             self._gate.note("destroyed", keys=len(pending))
             self._gate.schedule()
-            took_s = time.monotonic() - begun_s
-            self._next_s = time.monotonic() + _REST * took_s
+            rest_s = _REST * (time.monotonic() - begun_s)
         finally:
             self._is_running = False
+            self._next_s = time.monotonic() + rest_s
 
     async def _drop_rows(self) -> None:
         """Wait until the tables have neither the records nor rows of the index that name them.
@@ -106,6 +106,7 @@ class Purging:
             Refused: The log takes nothing now.
             TimeoutError: They are still there.
             OSError: The disk fails.
+            StorageError: What is in the log's directory is not what is to be there.
         """
         engine, keyring = self._gate.engine, self._directory.keyring
         place = self._directory.place(Kind.WAL)

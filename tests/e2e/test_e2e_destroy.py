@@ -213,3 +213,21 @@ def test_only_a_root_of_the_tenant_destroys(fortress: Fortress) -> None:
         ("intent", "default", op),
     ]
     assert any(each["stage"] == "destroyed" for each in fortress.records())
+
+
+def test_a_stranger_in_the_log_is_waited_out(fortress: Fortress) -> None:
+    """What does not belong into the log's directory puts it off; it goes on when that is gone."""
+    root = fortress.root()
+    fortress.put(root, _KEY, b"secret")
+    stranger = fortress.data / "wal" / "copy.wal"
+    stranger.touch()
+    _destroy(root)
+
+    def is_stalled() -> bool:
+        status = root.versions.DestroyStatus(version_pb2.DestroyStatusRequest())
+        return bool(status.pending and status.stalled)
+
+    wait_until(is_stalled, deadline_s=_DEADLINE_S, what="it to be put off")
+    assert fortress.server.log.read_bytes().count(b"are still on the disk") == 1
+    stranger.unlink()
+    _wait_gone(fortress)
