@@ -264,10 +264,10 @@ class Gate:
                 self._engine.state, session.tenant, session.space, request, self._now_ns()
             )
         except Refused as refused:
-            self._fail_read(asking, session, request, refused)
+            self.fail_read(asking, session, request, refused)
             return
         except DamagedRecord as damage:
-            self._fail_read(asking, session, request, self.corrupt(damage))
+            self.fail_read(asking, session, request, self.corrupt(damage))
             return
         self.finish_read(asking, session, request, answer)
 
@@ -555,9 +555,10 @@ class Gate:
         name = refused.failure.name.lower()
         self.auth_failures[name] = self.auth_failures.get(name, 0) + 1
 
-    def _fail_read(
+    def fail_read(
         self, asking: Asking, session: Session, request: Message, refused: Refused
     ) -> None:
+        """Record that an allowed read could not be answered, and say so."""
         self._records.read(session, request, b'"code":"%b"' % refused.code.name.encode())
         asking.fail(refused)
 

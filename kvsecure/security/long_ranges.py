@@ -1,21 +1,21 @@
 """Ranges of very many keys: read in steps, while others have their turn, and answered in one piece.
 
-Owns: which range requests are read so, one after the other, and putting their parts together.
+Owns: which range requests are read so, whose turn it is, and putting their parts together.
 Never: decides, or knows what carries the answer.
 Follows: docs/adr/0017-long-work.md.
 Keeps: the answer is what reading at once would have given when it began. Where that is not to be
     had any more, because it was compacted or accounts moved, the gate answers anew, at once. One
-    range is held at a time, however many are asked for.
+    range is held at a time, however many are asked for; connections take turns.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.mvcc.walk import Walk
 from kvsecure.model.answer import Answer
-from kvsecure.model.errors import Refused
+from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.keys import span_of
 from kvsecure.proto.kv_pb2 import RangeRequest
 from kvsecure.security.asking import Asking
@@ -28,6 +28,8 @@ __all__ = ["LONG_RANGE_KEYS", "LongRanges"]
 LONG_RANGE_KEYS: Final = 500
 # Parts are joined in the end: there need not be many.
 _PART_BYTES: Final = 1024 * 1024
+# Of one connection. Nobody can tell whether who asked still waits.
+_WAITING_MAX: Final = 100
 
 
 class _Waiting(NamedTuple):
@@ -38,9 +40,9 @@ class _Waiting(NamedTuple):
 
 @final
 class LongRanges:
-    """The long ranges that are asked for, in the order they came."""
+    """The long ranges that are asked for."""
 
-    __slots__ = ("_gate", "_in_turn", "_parts", "_revision", "_waiting", "_walk")
+    __slots__ = ("_current", "_gate", "_in_turn", "_parts", "_revision", "_waiting", "_walk")
 
     def __init__(self, gate: Gate, in_turn: Callable[[Callable[[], None]], None]) -> None:
         """Begin with none.
@@ -51,8 +53,10 @@ class LongRanges:
         """
         self._gate = gate
         self._in_turn = in_turn
-        self._waiting: deque[_Waiting] = deque()
-        # Of the first that waits.
+        # By connection; the one whose turn comes next is first.
+        self._waiting: OrderedDict[int, deque[_Waiting]] = OrderedDict()
+        # What is being read, and how far that is.
+        self._current: _Waiting | None = None
         self._walk: Walk | None = None
         self._revision = 0
         self._parts: list[bytes] = []
@@ -69,26 +73,44 @@ class LongRanges:
         if not _is_long(session, request):
             gate.answer(asking, session, request)
             return
-        self._waiting.append(_Waiting(asking, session, request))
-        if len(self._waiting) == 1:
+        waiting = self._waiting.setdefault(id(asking.peer), deque())
+        if len(waiting) >= _WAITING_MAX:
+            gate.fail_read(asking, session, request, Refused(Failure.TOO_MANY_REQUESTS))
+            return
+        waiting.append(_Waiting(asking, session, request))
+        if self._current is None:
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        """Begin with the first range of the connection whose turn it is, if any waits."""
+        done, self._current = self._current, None
+        self._walk, self._parts = None, []
+        if done is not None and id(done.asking.peer) in self._waiting:
+            self._waiting.move_to_end(id(done.asking.peer))
+        if self._waiting:
+            peer, waiting = next(iter(self._waiting.items()))
+            self._current = waiting.popleft()
+            if not waiting:
+                del self._waiting[peer]
             self._in_turn(self._step)
 
     def _step(self) -> None:
         """Do a bounded part of the work, and see to it that the next one is done."""
-        waiting = self._waiting[0]
+        current = self._current
+        if current is None:
+            return
+        # Whatever goes wrong, the others have their turn.
+        is_done = True
         try:
-            is_done = self._read_on(waiting)
+            is_done = self._read_on(current)
         except (Refused, DamagedRecord):
             # What it began with is gone, or damaged: the gate finds out, and says so.
-            is_done = True
-            self._walk = None
-            self._gate.read(waiting.asking, waiting.request, stale=waiting.request.serializable)
-        if is_done:
-            self._waiting.popleft()
-            self._parts = []
-            self._walk = None
-        if self._waiting:
-            self._in_turn(self._step)
+            self._gate.read(current.asking, current.request, stale=current.request.serializable)
+        finally:
+            if is_done:
+                self._begin_next()
+            else:
+                self._in_turn(self._step)
 
     def _read_on(self, waiting: _Waiting) -> bool:
         """Read on; return whether the request has been answered.

@@ -12,6 +12,7 @@ from security.lab import Asked, World
 
 from kvsecure.proto import auth_pb2, kv_pb2, version_pb2
 from kvsecure.security.long_ranges import LONG_RANGE_KEYS, LongRanges
+from kvsecure.security.session import Peer
 
 _KEYS: Final = 3 * LONG_RANGE_KEYS
 _ALL: Final[dict[str, Any]] = {"key": b"/k/", "range_end": b"/k0"}
@@ -23,11 +24,16 @@ class _Reading:
     def __init__(self, world: World) -> None:
         self.world = world
         self.steps: deque[Callable[[], None]] = deque()
+        self.peers: dict[str, Peer] = {}
         self.ranges = LongRanges(world.gate, self.steps.append)
 
-    def begin(self, request: kv_pb2.RangeRequest, user: str = "root") -> Asked:
-        """Ask, and run no step yet."""
-        asked = Asked(self.world.turn, self.world.peer(user), b"")
+    def begin(
+        self, request: kv_pb2.RangeRequest, user: str = "root", *, peer: Peer | None = None
+    ) -> Asked:
+        """Ask, over one connection or another, and run no step yet."""
+        asked = Asked(
+            self.world.turn, peer or self.peers.setdefault(user, self.world.peer(user)), b""
+        )
         self.ranges.read(asked, request)
         return asked
 
@@ -219,6 +225,39 @@ def test_long_ranges_go_one_after_the_other(reading: _Reading) -> None:
 
     assert order == [0, 1, 2]
     assert len({each.body for each in asked}) == 1
+
+
+def test_connections_take_turns(reading: _Reading) -> None:
+    """Whoever asks for many does not keep others waiting for all of them."""
+    many = [reading.begin(kv_pb2.RangeRequest(**_ALL)) for _ in range(5)]
+    other = reading.begin(kv_pb2.RangeRequest(**_ALL), peer=reading.world.peer("root"))
+    while other.body is None:
+        reading.run(1)
+
+    assert sum(each.body is not None for each in many) == 1
+
+
+def test_a_connection_may_have_so_many_waiting(reading: _Reading) -> None:
+    """Beyond a bound long ranges are refused, and recorded; others' are not."""
+    asked = [reading.begin(kv_pb2.RangeRequest(**_ALL)) for _ in range(102)]
+    reading.begin(kv_pb2.RangeRequest(**_ALL), peer=reading.world.peer("root"))
+    reading.world.turn.end()
+
+    # One is being read, and a hundred wait.
+    assert [each.why for each in asked] == [*[""] * 101, "TOO_MANY_REQUESTS"]
+    assert reading.world.records()[-1]["result"]["code"] == "RESOURCE_EXHAUSTED"
+
+
+def test_a_failure_leaves_the_others_their_turn(reading: _Reading) -> None:
+    """What goes wrong in an unknown way costs one request its answer, and no other."""
+    first, second = (reading.begin(kv_pb2.RangeRequest(**_ALL)) for _ in range(2))
+    first.succeed = None  # type: ignore[assignment,method-assign]  # it fails when it is called
+    with pytest.raises(TypeError):
+        reading.run()
+    reading.run()
+
+    assert first.body is None
+    assert _answer(second).count == _KEYS
 
 
 def test_a_long_range_is_recorded_when_it_is_answered(reading: _Reading) -> None:
