@@ -1,6 +1,6 @@
 """etcdserverpb.KV/RangeStream: a range as a stream of parts.
 
-Owns: the stream's messages and its pace.
+Owns: the stream's messages.
 Never: decides, or makes a part before there is room for it.
 Follows: etcd-surface section 1.3: the header, `more` and the count are in the last message.
 """
@@ -8,6 +8,7 @@ Follows: etcd-surface section 1.3: the header, `more` and the count are in the l
 import asyncio
 from typing import Final, final
 
+from kvsecure.api.pace import Pace
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.api.shape import check_range_stream
 from kvsecure.model.errors import Code, Refused
@@ -30,15 +31,13 @@ def range_stream(services: Services, call: StreamCall) -> Receiver:
 class _RangeStream:
     """One range on its way."""
 
-    __slots__ = ("_call", "_closed", "_feed", "_room", "_services")
+    __slots__ = ("_call", "_feed", "_pace", "_services")
 
     def __init__(self, services: Services, call: StreamCall) -> None:
         self._services = services
         self._call = call
         self._feed: RangeFeed | None = None
-        self._closed = False
-        # Set whenever there may be room again, or nobody listens any more.
-        self._room = asyncio.Event()
+        self._pace = Pace(call)
 
     def received(self, message: RangeRequest) -> None:
         """Begin."""
@@ -51,7 +50,7 @@ class _RangeStream:
         if not message.serializable and not gate.engine.can_read():
             gate.engine.when_readable(lambda: self.received(message))
             return
-        if self._closed:
+        if self._pace.is_closed:
             return
         self._feed = open_range(gate, self._call, message, self._services.request_bytes_max)
         if self._feed is not None:
@@ -62,18 +61,17 @@ class _RangeStream:
 
     def drained(self) -> None:
         """Go on."""
-        self._room.set()
+        self._pace.drained()
 
     def closed(self) -> None:
         """Stop."""
-        self._closed = True
-        self._room.set()
+        self._pace.closed()
         if self._feed is not None:
             self._feed.end(Code.CANCELLED)
 
     async def _run(self, feed: RangeFeed) -> None:
         try:
-            while await self._has_room():
+            while await self._pace.has_room():
                 chunk = feed.step()
                 if chunk is not None:
                     body = chunk.body
@@ -87,10 +85,3 @@ class _RangeStream:
                 await asyncio.sleep(0)
         except Refused as refused:
             self._call.finish(refused)
-
-    async def _has_room(self) -> bool:
-        """Wait until the reader has room; tell whether it is still there."""
-        while not self._closed and self._call.is_full:
-            self._room.clear()
-            await self._room.wait()
-        return not self._closed

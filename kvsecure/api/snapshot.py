@@ -1,15 +1,15 @@
 """etcdserverpb.Maintenance/Snapshot: a backup as a stream.
 
-Owns: the stream's messages, its pace, and when its reader is given up.
+Owns: the stream's messages, and when its reader is given up.
 Never: decides, or holds more of a backup than a few pieces.
 Follows: etcd's stream: pieces of 32 KiB, what remains counted down, and at the end the SHA-256 of
     all of it in a message of its own.
 """
 
-import asyncio
 import contextlib
 from typing import Final, final
 
+from kvsecure.api.pace import Pace
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto.maintenance_pb2 import SnapshotRequest, SnapshotResponse
@@ -30,16 +30,14 @@ def snapshot(services: Services, call: StreamCall) -> Receiver:
 class _Snapshot:
     """One backup on its way."""
 
-    __slots__ = ("_call", "_closed", "_request", "_room", "_services", "_session")
+    __slots__ = ("_call", "_pace", "_request", "_services", "_session")
 
     def __init__(self, services: Services, call: StreamCall) -> None:
         self._services = services
         self._call = call
         self._request = SnapshotRequest()
         self._session: Session | None = None
-        self._closed = False
-        # Set whenever there may be room again, or nobody listens any more.
-        self._room = asyncio.Event()
+        self._pace = Pace(call)
 
     def received(self, message: SnapshotRequest) -> None:
         """Begin; that it is asked for becomes a record first."""
@@ -57,12 +55,11 @@ class _Snapshot:
 
     def drained(self) -> None:
         """Go on."""
-        self._room.set()
+        self._pace.drained()
 
     def closed(self) -> None:
         """Stop."""
-        self._closed = True
-        self._room.set()
+        self._pace.closed()
 
     async def _run(self) -> None:
         upkeep = self._services.upkeep
@@ -84,14 +81,12 @@ class _Snapshot:
 
     async def _may_send(self) -> bool:
         """Wait until the reader has room; tell whether it is still there and may read this."""
-        while not self._closed and self._call.is_full:
-            self._room.clear()
-            try:
-                await asyncio.wait_for(self._room.wait(), _IDLE_S_MAX)
-            except TimeoutError:
-                self._call.finish(Refused(Failure.TIMEOUT))
-                return False
-        if self._closed or self._session is None:
+        try:
+            has_room = await self._pace.has_room(_IDLE_S_MAX)
+        except TimeoutError:
+            self._call.finish(Refused(Failure.TIMEOUT))
+            return False
+        if not has_room or self._session is None:
             return False
         self._session = self._services.gate.still_allowed(
             self._call.peer, self._session, self._request
