@@ -11,7 +11,7 @@ import dataclasses
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Final, Self, TypeVar, final
 
 import grpc
@@ -56,6 +56,35 @@ class Backoff:
         self._wait_s = min(2 * wait_s, _WAIT_S_MAX)
         # Clients that lost the same server must not come back in the same moment.
         return wait_s * (1.0 - 0.25 * random.random())
+
+
+@final
+class _Attempts:
+    """How often one request is sent, and until when."""
+
+    def __init__(
+        self, method: Method, link_count: int, *, timeout_s: float, reach_s: float
+    ) -> None:
+        self._method = method
+        self._link_count = link_count
+        now = time.monotonic()
+        self._deadline = now + timeout_s
+        self._reach_deadline = min(self._deadline, now + reach_s)
+        self._backoff = Backoff()
+        self._count = 0
+
+    def next_s(self, error: ClientError) -> float | None:
+        """Return after how many seconds to try again, or None if not at all."""
+        if not _may_repeat(error, self._method):
+            return None
+        self._count += 1
+        # Every member gets its turn before anybody waits.
+        if self._count % self._link_count:
+            return 0.0
+        wait_s = self._backoff.next_s()
+        was_sent = not was_never_sent(error.code, error.text)
+        end = self._deadline if was_sent else self._reach_deadline
+        return wait_s if time.monotonic() + wait_s < end else None
 
 
 @final
@@ -158,6 +187,40 @@ class Connection:
                 raise
         return self._exchange(path, request, answer, self._session.token(), deadline)
 
+    def read_stream(
+        self, path: str, request: Message, answer: type[Answer]
+    ) -> Generator[Answer, None, None]:
+        """Send one request that changes nothing, and yield the answers to it.
+
+        What fails before the first one is tried again as `call` does it.
+
+        Args:
+            path: The method.
+            request: Its request message.
+            answer: The class of its answers.
+
+        Raises:
+            ClientError: It was refused, or broke off: what came before is a part of the answer.
+            SettingsError: The connection cannot be set up as asked.
+        """
+        attempts = self._attempts(_checked(path, answer), self.settings.timeout_s)
+        renewed = False
+        while True:
+            with self.open_stream(path, answer) as stream:
+                stream.send(request)
+                try:
+                    first = stream.receive()
+                except ClientError as error:
+                    if refuses_token(error) and not renewed and self.renew(stream.token):
+                        renewed = True
+                    else:
+                        self._wait(attempts, error)
+                    continue
+                yield first
+                while (more := stream.receive_or_end()) is not None:
+                    yield more
+                return
+
     def open_stream(
         self,
         path: str,
@@ -245,23 +308,25 @@ class Connection:
         deadline: float,
     ) -> Answer:
         method = _checked(path, answer)
-        backoff = Backoff()
-        reach_deadline = min(deadline, time.monotonic() + self.settings.reach_s)
-        attempts = 0
+        attempts = self._attempts(method, deadline - time.monotonic())
         while True:
             link = self._link()
             try:
                 return self._attempt(link, method, request, answer, token=token, deadline=deadline)
             except ClientError as error:
-                if not _may_repeat(error, method):
-                    raise
-                attempts += 1
-                # Every member gets its turn before anybody waits.
-                wait_s = backoff.next_s() if attempts % len(self._links) == 0 else 0.0
-                end = reach_deadline if was_never_sent(error.code, error.text) else deadline
-                if self._is_closed or (wait_s and time.monotonic() + wait_s >= end):
-                    raise
-                time.sleep(wait_s)
+                self._wait(attempts, error)
+
+    def _attempts(self, method: Method, timeout_s: float) -> "_Attempts":
+        return _Attempts(
+            method, len(self._links), timeout_s=timeout_s, reach_s=self.settings.reach_s
+        )
+
+    def _wait(self, attempts: "_Attempts", error: ClientError) -> None:
+        """Wait for the next attempt after one that failed, or raise why there is none."""
+        wait_s = attempts.next_s(error)
+        if self._is_closed or wait_s is None:
+            raise error
+        time.sleep(wait_s)
 
     def _attempt(
         self,

@@ -4,11 +4,11 @@ Owns: one method per operation.
 Never: retries or translates by itself; that is the connection's and the operations' work.
 """
 
-import time
+import contextlib
 from collections.abc import Generator
 from typing import Final, final
 
-from kvsecure.client.connection import Backoff, Connection
+from kvsecure.client.connection import Connection
 from kvsecure.client.errors import ClientError
 from kvsecure.client.keys import Keys
 from kvsecure.client.operations import (
@@ -28,7 +28,6 @@ from kvsecure.client.operations import (
     Txn,
     TxnResult,
 )
-from kvsecure.client.session import refuses_token
 from kvsecure.client.values import KeyValue
 from kvsecure.model.errors import Code
 from kvsecure.proto import kv_pb2
@@ -100,34 +99,19 @@ class Kv:
         Raises:
             ClientError: It was refused, or broke off: what came before is a part of the answer.
         """
-        deadline = time.monotonic() + self._connection.settings.reach_s
-        backoff = Backoff()
-        renewed = False
-        while True:
-            stream = self._connection.open_stream(
-                f"{_SERVICE}/RangeStream", kv_pb2.RangeStreamResponse
-            )
-            with stream:
-                stream.send(operation.message())
-                try:
-                    part: kv_pb2.RangeStreamResponse | None = stream.receive()
-                except ClientError as error:
-                    if error.code is Code.UNIMPLEMENTED:
-                        break
-                    if refuses_token(error) and not renewed:
-                        renewed = self._connection.renew(stream.token)
-                        if renewed:
-                            continue
-                    wait_s = backoff.next_s()
-                    if error.code is not Code.UNAVAILABLE or time.monotonic() + wait_s > deadline:
-                        raise
-                    time.sleep(wait_s)
-                    continue
-                while part is not None:
+        parts = self._connection.read_stream(
+            f"{_SERVICE}/RangeStream", operation.message(), kv_pb2.RangeStreamResponse
+        )
+        has_begun = False
+        try:
+            with contextlib.closing(parts):
+                for part in parts:
+                    has_begun = True
                     yield Found.of(part.range_response)
-                    part = stream.receive_or_end()
-                return
-        yield self.read(operation)
+        except ClientError as error:
+            if has_begun or error.code is not Code.UNIMPLEMENTED:
+                raise
+            yield self.read(operation)
 
     def put(
         self, key: bytes, value: bytes | Keep, *, lease: int | Keep = 0, previous: bool = False

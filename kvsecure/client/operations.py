@@ -8,7 +8,7 @@ Never: a connection.
 Keeps: a request made here and the same operation inside a transaction are one encoding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Self, TypeAlias, assert_never, final
 
@@ -135,7 +135,8 @@ class Put:
     """
 
     key: bytes
-    value: bytes | Keep
+    # Whatever prints this must not print a secret.
+    value: bytes | Keep = field(repr=False)
     lease: int | Keep = 0
     previous: bool = False
 
@@ -205,7 +206,7 @@ class Compare:
     keys: Keys
     target: Target
     comparison: Comparison
-    operand: int | bytes
+    operand: int | bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.operand, bytes) != (self.target is Target.VALUE):

@@ -4,7 +4,7 @@ Owns: the two values that nearly every answer holds.
 Never: a protobuf message in the hands of a caller.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, final
 
 from kvsecure.proto import kv_pb2, mvcc_pb2
@@ -55,7 +55,8 @@ class KeyValue:
     """
 
     key: bytes
-    value: bytes
+    # Whatever prints this must not print a secret.
+    value: bytes = field(repr=False)
     create_revision: int
     mod_revision: int
     version: int

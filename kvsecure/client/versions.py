@@ -5,7 +5,7 @@ Never: changes a key.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self, final
 
 from kvsecure.client.connection import Connection
@@ -43,7 +43,8 @@ class Version:
     version: int
     lease: int
     time_s: int
-    value: bytes
+    # Whatever prints this must not print a secret.
+    value: bytes = field(repr=False)
     value_bytes: int
 
     @classmethod
