@@ -150,11 +150,15 @@ class _Cohort:
         """Let the members go on with another cohort, if they are as far; return whether they do."""
         if not self.feed.join(other.feed):
             return False
-        for each in self.members.values():
-            each.cohort = other
-        other.members.update(self.members)
-        other._marks = []  # noqa: SLF001 - of the same class
+        other.take_in(self.members)
         return True
+
+    def take_in(self, members: "dict[int, _Watch]") -> None:
+        """Let more members go on with this cohort."""
+        for each in members.values():
+            each.cohort = self
+        self.members.update(members)
+        self._marks = []
 
     def leave(self, each: _Watch) -> None:
         """Let a member go."""

@@ -20,9 +20,9 @@ from sortedcontainers import SortedList
 
 from kvsecure.core.mvcc.index import KeyIndex, is_tombstone, main_of
 from kvsecure.model.keys import Span
-from kvsecure.model.limits import HISTORY_CHANGES_MAX, HISTORY_KEYS_PER_SLICE
+from kvsecure.model.limits import WATCH_KEYS_PER_SLICE, WATCH_MISSED_CHANGES_MAX
 
-__all__ = ["Change", "History", "change_at"]
+__all__ = ["Change", "MissedChanges", "change_at"]
 
 # Changes of so many revisions are sorted at once.
 _BUCKET_REVISIONS: Final = 2_048
@@ -57,7 +57,7 @@ def change_at(place: bytes, key: bytes, previous: bytes | None) -> Change:
 
 
 @final
-class History:
+class MissedChanges:
     """What one watcher has missed."""
 
     __slots__ = (
@@ -85,8 +85,8 @@ class History:
         start_revision: int,
         through: int,
         *,
-        keys_per_slice: int = HISTORY_KEYS_PER_SLICE,
-        changes_max: int = HISTORY_CHANGES_MAX,
+        keys_per_slice: int = WATCH_KEYS_PER_SLICE,
+        changes_max: int = WATCH_MISSED_CHANGES_MAX,
     ) -> None:
         """Prepare; nothing is read yet.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
-from kvsecure.core.changes import Change, History, change_at
+from kvsecure.core.changes import Change, MissedChanges, change_at
 from kvsecure.core.mvcc.index import TOMBSTONE, position
 from kvsecure.core.mvcc.records import Records
 from kvsecure.core.mvcc.space import Event, Space
@@ -26,8 +26,8 @@ from kvsecure.core.spans import SpanMap
 from kvsecure.model.ids import TenantId
 from kvsecure.model.keys import Span
 from kvsecure.model.limits import (
-    HISTORY_CHANGES_MAX,
-    HISTORY_KEYS_PER_SLICE,
+    WATCH_KEYS_PER_SLICE,
+    WATCH_MISSED_CHANGES_MAX,
     WATCH_QUEUE_BYTES_MAX,
     WATCH_ROOM_BYTES_MAX,
 )
@@ -97,8 +97,8 @@ class Watcher:
     closed: bool = False
     queue: deque[Batch] = field(default_factory=deque)
     queue_bytes: int = 0
-    # The history that is being read.
-    history: History | None = None
+    # What it has missed and is being handed.
+    missed: MissedChanges | None = None
     # What was read of a revision that is too large for one slice.
     begun: list[bytes] = field(default_factory=list)
 
@@ -129,9 +129,10 @@ class Hub:
         self._exact: dict[TenantId, dict[bytes, type_crowd]] = {}
         self._ranges: dict[TenantId, SpanMap[type_crowd]] = {}
         self.event_count = 0
-        # How much of history is held for a watcher, and how many keys are looked at in one slice.
-        self.changes_max = HISTORY_CHANGES_MAX
-        self.keys_per_slice = HISTORY_KEYS_PER_SLICE
+        # How much of what it has missed is held for a watcher, and how many keys are looked at in
+        # one slice.
+        self.changes_max = WATCH_MISSED_CHANGES_MAX
+        self.keys_per_slice = WATCH_KEYS_PER_SLICE
         # The newest compacted revision; whoever compacts says so.
         self.compacted = -1
 
@@ -140,7 +141,7 @@ class Hub:
     def go_live(self, watcher: Watcher) -> None:
         """Feed a watcher with what is written from now on."""
         watcher.live = True
-        watcher.history = None
+        watcher.missed = None
         self._enlist(watcher)
 
     def _enlist(self, watcher: Watcher) -> None:
@@ -164,7 +165,7 @@ class Hub:
         watcher.queue.clear()
         watcher.room.queued_bytes -= watcher.queue_bytes
         watcher.queue_bytes = 0
-        watcher.history = None
+        watcher.missed = None
         watcher.begun = []
         self._leave(watcher)
 
@@ -216,8 +217,8 @@ class Hub:
         for watcher in list(crowd.values()):
             if watcher.next_revision > revision:
                 continue
-            if watcher.history is not None:
-                watcher.history.follow(revision, _changes(revision, events, numbers))
+            if watcher.missed is not None:
+                watcher.missed.follow(revision, _changes(revision, events, numbers))
                 continue
             if len(numbers) > _BATCH_EVENTS_MAX:
                 # In slices: what takes long here holds up everybody.
@@ -268,13 +269,13 @@ class Hub:
             return _taken(watcher)
         if watcher.live:
             return None
-        history = watcher.history
-        if history is None:
+        missed = watcher.missed
+        if missed is None:
             if watcher.next_revision > current:
                 # Nothing has happened yet that it wants; `next_revision` keeps it from being early.
                 self.go_live(watcher)
                 return None
-            history = watcher.history = History(
+            missed = watcher.missed = MissedChanges(
                 watcher.space.index,
                 watcher.span,
                 watcher.next_revision,
@@ -283,25 +284,25 @@ class Hub:
                 changes_max=self.changes_max,
             )
             self._enlist(watcher)
-        if not history.walk():
+        if not missed.walk():
             return Batch(watcher.next_revision - 1, (), 0)
-        batch = self._read_history(watcher, history)
+        batch = self._read_missed(watcher, missed)
         watcher.next_revision = batch.revision + 1
-        if batch.revision == history.through:
-            watcher.history = None
-            if history.is_following:
+        if batch.revision == missed.through:
+            watcher.missed = None
+            if missed.is_following:
                 watcher.live = True
             else:
                 # There was too much to note: what is left is read as history again.
                 self._leave(watcher)
         return batch
 
-    def _read_history(self, watcher: Watcher, history: History) -> Batch:
-        """Encode some of a watcher's history; what comes out are whole revisions."""
+    def _read_missed(self, watcher: Watcher, missed: MissedChanges) -> Batch:
+        """Encode some of what a watcher has missed; what comes out are whole revisions."""
         events: list[bytes] = []
         # Of the revision that is being read: a slice before may have begun it.
         begun = watcher.begun
-        change = history.first()
+        change = missed.first()
         revision = change.revision if begun and change is not None else watcher.next_revision - 1
         size_bytes = read = 0
         while change is not None:
@@ -315,13 +316,13 @@ class Hub:
             if read >= _BATCH_EVENTS_MAX or size_bytes >= _SLICE_BYTES_MAX:
                 # There is more of this revision.
                 return _batch(revision - 1, events)
-            history.drop_first()
+            missed.drop_first()
             read += 1
             record = None
             holds = watcher.space.index.holds
             if not holds(change.key, change.place):
                 # It has been destroyed since this history was read.
-                change = history.first()
+                change = missed.first()
                 continue
             previous = change.previous
             if previous is not None and not holds(change.key, previous):
@@ -333,10 +334,10 @@ class Hub:
             if encoded is not None:
                 begun.append(encoded)
                 size_bytes += len(encoded)
-            change = history.first()
+            change = missed.first()
         events += begun
         begun.clear()
-        return _batch(history.through, events)
+        return _batch(missed.through, events)
 
     # --- encoding -------------------------------------------------------------------------------
 

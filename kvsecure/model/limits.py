@@ -22,8 +22,6 @@ __all__ = [
     "HANDSHAKES_PER_SOURCE_MAX",
     "HEADER_LIST_BYTES_MAX",
     "HISTORY_BYTES_MAX",
-    "HISTORY_CHANGES_MAX",
-    "HISTORY_KEYS_PER_SLICE",
     "HISTORY_VERSIONS_MAX",
     "LEASE_CHECKPOINTS_MAX",
     "LEASE_CHECKPOINT_BATCHES_MAX",
@@ -57,6 +55,8 @@ __all__ = [
     "UNSENT_BYTES_MAX_CROWDED",
     "WAL_SEGMENT_BYTES_MAX",
     "WATCHES_PER_STREAM_MAX",
+    "WATCH_KEYS_PER_SLICE",
+    "WATCH_MISSED_CHANGES_MAX",
     "WATCH_QUEUE_BYTES_MAX",
     "WATCH_ROOM_BYTES_MAX",
 ]
@@ -150,9 +150,9 @@ WATCH_QUEUE_BYTES_MAX: Final = 1024 * 1024
 WATCH_ROOM_BYTES_MAX: Final = 8 * 1024 * 1024
 # Where and what the changes are that a watcher has missed: some 20 MB. Who has missed more walks
 # the keys again.
-HISTORY_CHANGES_MAX: Final = 100_000
+WATCH_MISSED_CHANGES_MAX: Final = 100_000
 # A millisecond or two of work, more where keys have many versions.
-HISTORY_KEYS_PER_SLICE: Final = 2_000
+WATCH_KEYS_PER_SLICE: Final = 2_000
 
 # --- disk ---------------------------------------------------------------------------------------
 WAL_SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -90,6 +90,11 @@ class Feed:
         return (self.watcher.space.tenant, self.watcher.span, self.watcher.filters)
 
     @property
+    def reader(self) -> tuple[object, ...]:
+        """For whom it is decided and recorded: feeds that differ in this can never be shared."""
+        return (id(self._peer), self._session.caller, self._session.via)
+
+    @property
     def watch_count(self) -> int:
         """How many watches it is the feed of."""
         return len(self._requests)
@@ -100,19 +105,20 @@ class Feed:
         Returns:
             Whether they do: then this feed is closed.
         """
-        mine, others = self._session, other._session  # noqa: SLF001 - of the same class
         if not (
             other.wants == self.wants
-            and other._peer is self._peer  # noqa: SLF001 - of the same class
-            and others.caller == mine.caller
-            and others.via == mine.via
+            and other.reader == self.reader
             and self.is_current
             and other.is_current
         ):
             return False
-        other._requests.update(self._requests)  # noqa: SLF001 - of the same class
+        other.take_in(self._requests)
         self.close()
         return True
+
+    def take_in(self, requests: dict[int, WatchCreateRequest]) -> None:
+        """Serve more watches, which have been handed what this feed has been."""
+        self._requests.update(requests)
 
     def leave(self, request: WatchCreateRequest) -> None:
         """End one watch, and the feed with the last one."""

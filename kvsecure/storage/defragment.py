@@ -66,7 +66,9 @@ class Defragmenter:
         self.wait()
         with self._lock:
             self._missed, self._missed_bytes = [], 0
-        self._thread = threading.Thread(target=self._run, args=(done, afresh), name="defragment")
+        self._thread = threading.Thread(
+            target=self._run, args=(done,), kwargs={"afresh": afresh}, name="defragment"
+        )
         self._thread.start()
 
     def note(self, packed: bytes) -> None:
@@ -91,7 +93,7 @@ class Defragmenter:
             self._thread.join()
             self._thread = None
 
-    def _run(self, done: type_done, afresh: bool) -> None:  # noqa: FBT001 - a thread gives it by place
+    def _run(self, done: type_done, *, afresh: bool) -> None:
         started_ns = time.monotonic_ns()
         try:
             self._copy(done, started_ns, afresh=afresh)

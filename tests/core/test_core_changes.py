@@ -1,11 +1,11 @@
-"""History against the list of all that was written, while more is written."""
+"""What a watcher has missed, against the list of all that was written, while more is written."""
 
 from typing import Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvsecure.core.changes import History, change_at
+from kvsecure.core.changes import MissedChanges, change_at
 from kvsecure.core.mvcc.index import TOMBSTONE, KeyIndex, position
 from kvsecure.model.keys import Span
 
@@ -45,11 +45,11 @@ class _Written:
         return made
 
 
-def _drain(history: History, count: int) -> list[tuple[bytes, bytes, bytes | None]]:
-    """Take out some of what a history holds."""
+def _drain(missed: MissedChanges, count: int) -> list[tuple[bytes, bytes, bytes | None]]:
+    """Take out some of what a watcher has missed."""
     taken = []
-    while len(taken) < count and (change := history.first()) is not None:
-        history.drop_first()
+    while len(taken) < count and (change := missed.first()) is not None:
+        missed.drop_first()
         taken.append((change.place, change.key, change.previous))
     return taken
 
@@ -63,7 +63,7 @@ def _drain(history: History, count: int) -> list[tuple[bytes, bytes, bytes | Non
     keys_per_slice=st.integers(1, 5),
     changes_max=st.sampled_from([2, 5, 100]),
 )
-def test_history_is_what_was_written(
+def test_missed_changes_are_what_was_written(
     before: list[list[bytes]],
     meanwhile: list[list[bytes]],
     back: int,
@@ -76,7 +76,7 @@ def test_history_is_what_was_written(
     for keys in before:
         written.write(keys)
     start, first = max(2, written.revision - back), written.revision
-    history = History(
+    missed = MissedChanges(
         written.index,
         span,
         start,
@@ -88,25 +88,24 @@ def test_history_is_what_was_written(
     is_walked = False
 
     for keys in meanwhile:
-        is_walked = is_walked or history.walk()
+        is_walked = is_walked or missed.walk()
         if is_walked:
-            got += _drain(history, 2)
+            got += _drain(missed, 2)
         wanted = [change for change in written.write(keys) if span.holds(change[1])]
         if wanted:
-            history.follow(written.revision, (change_at(*change) for change in wanted))
+            missed.follow(written.revision, (change_at(*change) for change in wanted))
     while not is_walked:
-        is_walked = history.walk()
-    got += _drain(history, 1_000)
+        is_walked = missed.walk()
+    got += _drain(missed, 1_000)
 
     expected = [
         change
         for change in written.changes
-        if start <= int.from_bytes(change[0][:8], "big") <= history.through
-        and span.holds(change[1])
+        if start <= int.from_bytes(change[0][:8], "big") <= missed.through and span.holds(change[1])
     ]
     assert got == expected
-    assert history.through >= first or not history.is_following
-    if history.is_following:
+    assert missed.through >= first or not missed.is_following
+    if missed.is_following:
         assert len(got) == len(
             [
                 c
@@ -116,19 +115,19 @@ def test_history_is_what_was_written(
         )
 
 
-def test_history_holds_a_bounded_number_of_changes() -> None:
+def test_a_bounded_number_of_missed_changes_is_held() -> None:
     """What is too much to hold is left for another walk, and no revision is cut in two."""
     written = _Written()
     for number in range(10_000):
         written.write([_KEYS[number % 3], _KEYS[3 + number % 3]])
 
-    history = History(written.index, Span(b"a", None), 2, written.revision, changes_max=6_000)
-    while not history.walk():
+    missed = MissedChanges(written.index, Span(b"a", None), 2, written.revision, changes_max=6_000)
+    while not missed.walk():
         pass
-    got = _drain(history, 100_000)
+    got = _drain(missed, 100_000)
 
     assert 4_000 <= len(got) <= 6_000
-    assert not history.is_following
+    assert not missed.is_following
     assert got == written.changes[: len(got)]
-    assert got[-1][0][:8] <= history.through.to_bytes(8, "big")
-    assert written.changes[len(got)][0][:8] > history.through.to_bytes(8, "big")
+    assert got[-1][0][:8] <= missed.through.to_bytes(8, "big")
+    assert written.changes[len(got)][0][:8] > missed.through.to_bytes(8, "big")

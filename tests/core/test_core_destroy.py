@@ -89,7 +89,7 @@ def test_watcher_in_the_midst_of_history_gets_nothing_of_it(
     watcher = _watcher(state, 2)
     first = state.hub.take(watcher, state.store.revision)
     assert first is not None
-    assert watcher.history
+    assert watcher.missed
     flush(state, tables)
 
     _destroy(state)
