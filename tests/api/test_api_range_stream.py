@@ -5,12 +5,11 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
+from api.client_end import ClientEnd
 from api.watching import Bench
 
 from kvsecure.api.range_stream import range_stream
-from kvsecure.api.services import Receiver
-from kvsecure.model.answer import Answer
-from kvsecure.model.errors import Code, Refused
+from kvsecure.model.errors import Code
 from kvsecure.proto import auth_pb2, kv_pb2
 from kvsecure.security.session import Peer
 
@@ -18,18 +17,14 @@ _ALL: Final[dict[str, Any]] = {"key": b"\0", "range_end": b"\0"}
 
 
 @final
-class _Call:
+class _Call(ClientEnd):
     """A client's end of one call."""
 
     def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.token = b""
+        super().__init__(peer)
         # How many messages it has room for; None for any number.
         self.room: int | None = None
         self.responses: list[kv_pb2.RangeResponse] = []
-        self.ended: Refused | None = None
-        self.is_over = False
-        self.receiver: Receiver
 
     @property
     def is_full(self) -> bool:
@@ -40,19 +35,6 @@ class _Call:
         """Take a message."""
         assert not self.is_over
         self.responses.append(kv_pb2.RangeStreamResponse.FromString(message).range_response)
-
-    def finish(self, refused: Refused | None = None) -> None:
-        """Take the end."""
-        self.is_over, self.ended = True, refused
-        self.receiver.closed()
-
-    def succeed(self, answer: Answer) -> None:
-        """Fail: a stream has no single answer."""
-        raise AssertionError(answer)
-
-    def fail(self, refused: Refused) -> None:
-        """Take a refusal as the end."""
-        self.finish(refused)
 
     def make_room(self, count: int | None) -> None:
         """Read on, until so many messages have come in all."""

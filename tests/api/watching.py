@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
+from api.client_end import ClientEnd
 from google.protobuf.message import Message
 from security.lab import CLUSTER, MEMBER, NO_KEYS, World
 
 from kvsecure.api.header import HeaderEncoder
-from kvsecure.api.services import Receiver, Services
+from kvsecure.api.services import Services
 from kvsecure.api.watch import watch
-from kvsecure.model.answer import Answer
-from kvsecure.model.errors import Refused
 from kvsecure.proto import kv_pb2, mvcc_pb2, watch_pb2
 from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.session import Peer
@@ -62,21 +61,17 @@ class Timers:
 
 
 @final
-class Stream:
+class Stream(ClientEnd):
     """A client's end of one stream."""
 
     def __init__(self, peer: Peer, token: bytes) -> None:
-        self.peer = peer
-        self.token = token
+        super().__init__(peer, token)
         # Whether the client has stopped reading.
         self.is_full = False
         # After how many more responses it will have stopped, if it will.
         self.full_after: int | None = None
         self.responses: list[watch_pb2.WatchResponse] = []
         self.sizes_bytes: list[int] = []
-        self.ended: Refused | None = None
-        self.is_over = False
-        self.receiver: Receiver
 
     def send(self, message: bytes) -> None:
         """Take a response."""
@@ -93,19 +88,6 @@ class Stream:
         assert len({len(mark) for mark in marks}) == 1
         for mark in marks:
             self.send(header + mark + tail)
-
-    def finish(self, refused: Refused | None = None) -> None:
-        """Take the end."""
-        self.is_over, self.ended = True, refused
-        self.receiver.closed()
-
-    def succeed(self, answer: Answer) -> None:
-        """Fail: a stream has no single answer."""
-        raise AssertionError(answer)
-
-    def fail(self, refused: Refused) -> None:
-        """Take a refusal as the end."""
-        self.finish(refused)
 
     def take(self) -> list[watch_pb2.WatchResponse]:
         """Return what has come since the last look."""

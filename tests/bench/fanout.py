@@ -16,6 +16,7 @@ from bench.load import LoadError, framed
 from bench.machine import cost_of
 from bench.rawstream import RawStream
 from bench.report import Figure
+from bench.watching import await_watches
 
 from kvsecure.proto import kv_pb2, watch_pb2
 
@@ -28,7 +29,8 @@ _PUTS: Final = 300
 _PUTS_UNDER_WAY: Final = 10
 _KEY: Final = b"/app/watched"
 _BODY: Final = kv_pb2.PutRequest(key=_KEY, value=bytes(256)).SerializeToString()
-_SETUP_S_MAX: Final = 20.0
+# No event for so long means that none will come.
+_PATIENCE_S: Final = 30.0
 # So long without a byte means that everything has come.
 _QUIET_S: Final = 0.5
 
@@ -50,7 +52,7 @@ def measure_fanout(server: Server) -> Iterator[Figure]:
             streams = [_open(server, client.token) for _ in range(_CONNECTIONS)]
             try:
                 for stream in streams:
-                    _await_created(stream)
+                    await_watches(stream, _WATCHERS_PER_CONNECTION)
                 before = cost_of(server.member.process.pid)
                 put = client.prepared("/etcdserverpb.KV/Put")
                 events, elapsed_s = deliver(put, streams)
@@ -79,19 +81,6 @@ def _open(server: Server, token: str) -> RawStream:
     return stream
 
 
-def _await_created(stream: RawStream) -> None:
-    stream.socket.settimeout(_SETUP_S_MAX)
-    created = 0
-    while created < _WATCHERS_PER_CONNECTION:
-        if not stream.receive():
-            raise LoadError("the connection was closed before the watches were made")
-        for message in stream.messages():
-            response = watch_pb2.WatchResponse.FromString(message)
-            if response.canceled:
-                raise LoadError(f"a watch was refused: {response.cancel_reason}")
-            created += response.created
-
-
 def _deliver_paced(put: _Put, streams: list[RawStream]) -> tuple[int, float]:
     """Put again and again when every watcher has heard; return events and seconds."""
     responses, begun = 0, time.monotonic()
@@ -99,7 +88,7 @@ def _deliver_paced(put: _Put, streams: list[RawStream]) -> tuple[int, float]:
         for round_ in range(1, _PUTS + 1):
             future = put(_BODY)
             while responses < round_ * _WATCHERS:
-                for key, _ in selector.select(timeout=_SETUP_S_MAX):
+                for key, _ in selector.select(timeout=_PATIENCE_S):
                     _drain(key.data)
                     # Nothing can be merged: there is one event under way.
                     responses += sum(1 for _ in key.data.messages())

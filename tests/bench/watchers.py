@@ -19,6 +19,7 @@ from bench.load import LoadError, framed
 from bench.machine import cost_of
 from bench.rawstream import RawStream
 from bench.report import Figure
+from bench.watching import await_watches
 
 from kvsecure.proto import kv_pb2, watch_pb2
 
@@ -28,7 +29,8 @@ _CONNECTIONS: Final = 10
 _PUTS_UNDER_WAY: Final = 20
 _VALUE_BYTES: Final = 256
 _SLOW_WATCHERS: Final = 20
-_SETUP_S_MAX: Final = 30.0
+# No event for so long means that none will come.
+_PATIENCE_S: Final = 30.0
 # So long without a byte means that nothing more will come.
 _QUIET_S: Final = 2.0
 _time: Final = struct.Struct(">Q")
@@ -61,7 +63,7 @@ def measure_watchers(server: Server, *, duration_s: float, count: int) -> Iterat
         slow = _open(server, client.token, None)
         for stream in (*streams, slow):
             stack.callback(stream.close)
-            _await_created(stream, _SLOW_WATCHERS if stream is slow else each)
+            await_watches(stream, _SLOW_WATCHERS if stream is slow else each)
         before = cost_of(pid)
         put_count, delays_ms, elapsed_s = _run(client, streams, duration_s, each * _CONNECTIONS)
         after = cost_of(pid)
@@ -97,19 +99,6 @@ def _open(server: Server, token: str, numbers: range | None) -> RawStream:
     return stream
 
 
-def _await_created(stream: RawStream, count: int) -> None:
-    stream.socket.settimeout(_SETUP_S_MAX)
-    created = 0
-    while created < count:
-        if not stream.receive():
-            raise LoadError("the connection was closed before the watches were made")
-        for message in stream.messages():
-            response = watch_pb2.WatchResponse.FromString(message)
-            if response.canceled:
-                raise LoadError(f"a watch was refused: {response.cancel_reason}")
-            created += response.created
-
-
 def _run(
     client: Any, streams: list[RawStream], duration_s: float, prefixes: int
 ) -> tuple[int, list[float], float]:
@@ -137,7 +126,7 @@ def _run(
             for future in [future for future in started if future.done()]:
                 future.result()
                 started.remove(future)
-            if time.monotonic() - last > _SETUP_S_MAX:
+            if time.monotonic() - last > _PATIENCE_S:
                 raise LoadError(f"{len(delays_ms)} of {put_count} events arrived")
     return put_count, delays_ms, time.monotonic() - begun
 

@@ -189,21 +189,13 @@ def test_tables_may_be_defragmented_while_they_are_sealed_anew(fortress: Fortres
     assert _values(fortress) == values | {b"/written/meanwhile": b"1"}
 
 
-def test_backup_of_rotated_keys_is_restored(fortress: Fortress, tmp_path: Path) -> None:
+def test_backup_of_rotated_keys_is_restored(fortress: Fortress) -> None:
     """A backup that was made after a rotation opens with the key-encryption key, like any other."""
     values = _fill(fortress, 50)
     _run(fortress, "rotate")
     fortress.put(fortress.root(), b"/later", b"1")
-    saved, restored = tmp_path / "saved", tmp_path / "restored"
-    assert fortress.cli("snapshot", "save", str(saved)).returncode == 0
-    words = (str(saved), f"--kek-file={fortress.kek}", f"--data-dir={restored}")
-    done = fortress.cli("snapshot", "restore", *words)
-    assert done.returncode == 0, done.stderr
 
-    fortress.server.stop()
-    fortress.data.rename(tmp_path / "old")
-    restored.rename(fortress.data)
-    fortress.server.restart()
+    fortress.restore_backup()
 
     assert _values(fortress) == values | {b"/later": b"1"}
 

@@ -143,15 +143,7 @@ def test_retained_versions_live_through_restarts_and_a_restore(tmp_path: Path) -
             fortress.server.restart()
             assert _retained(fortress) == expected
             assert _hash(fortress.root()) == hashed
-        saved, restored = tmp_path / "saved", tmp_path / "restored"
-        assert fortress.cli("snapshot", "save", str(saved)).returncode == 0
-        words = (str(saved), f"--kek-file={fortress.kek}", f"--data-dir={restored}")
-        done = fortress.cli("snapshot", "restore", *words)
-        assert done.returncode == 0, done.stderr
-        fortress.server.stop()
-        fortress.data.rename(tmp_path / "old")
-        restored.rename(fortress.data)
-        fortress.server.restart()
+        fortress.restore_backup()
         assert _retained(fortress) == expected
         assert [v.time_s for v in _history(fortress.root(), b"/kept/a")] == times
         assert fortress.cli("undelete", "/kept/gone").returncode == 0

@@ -208,6 +208,18 @@ class Fortress:
 
     # --- the command line -----------------------------------------------------------------------
 
+    def restore_backup(self) -> None:
+        """Save a backup, restore it elsewhere, and go on with what was restored."""
+        saved, restored = self.directory / "saved", self.directory / "restored"
+        assert self.cli("snapshot", "save", str(saved)).returncode == 0
+        words = (str(saved), f"--kek-file={self.kek}", f"--data-dir={restored}")
+        done = self.cli("snapshot", "restore", *words)
+        assert done.returncode == 0, done.stderr
+        self.server.stop()
+        self.data.rename(self.directory / "before")
+        restored.rename(self.data)
+        self.server.restart()
+
     def cli(self, *words: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Run a command as root, by certificate."""
         home = self.directory / "home"

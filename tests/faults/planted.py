@@ -105,23 +105,8 @@ class _Hasty(LogProcess):
             self._audit.sync()
 
 
-class _Hopeful(LogProcess):
-    """Tries a sync again that has failed."""
-
-    def _append(self, body: bytes, answer: Reports) -> None:
-        count, carries_audit = APPEND.unpack_from(body)
-        self._writer.append(count, body[APPEND.size :])
-        if not carries_audit:
-            self._audit.sync()
-        try:
-            self._writer.sync()
-        except OSError:
-            self._writer.sync()
-        answer.send(Report.APPENDED, APPENDED.pack(self._writer.following, 1))
-
-
-class _Patient(LogProcess):
-    """Takes a sync that has failed for a write that has: it is written once more later."""
+class _Trusting(LogProcess):
+    """Has an opinion of its own on a sync that failed."""
 
     def _append(self, body: bytes, answer: Reports) -> None:
         count, carries_audit = APPEND.unpack_from(body)
@@ -131,8 +116,25 @@ class _Patient(LogProcess):
         try:
             self._writer.sync()
         except OSError as error:
-            raise OSError(errno.ENOSPC, str(error)) from error
+            self._not_synced(error)
         answer.send(Report.APPENDED, APPENDED.pack(self._writer.following, 1))
+
+    def _not_synced(self, error: OSError) -> None:
+        raise NotImplementedError
+
+
+class _Hopeful(_Trusting):
+    """Tries a sync again that has failed."""
+
+    def _not_synced(self, _: OSError) -> None:
+        self._writer.sync()
+
+
+class _Patient(_Trusting):
+    """Takes a sync that has failed for a write that has: it is written once more later."""
+
+    def _not_synced(self, error: OSError) -> None:
+        raise OSError(errno.ENOSPC, str(error)) from error
 
 
 class _Thrifty(LogProcess):
