@@ -47,7 +47,7 @@ class _RangeStream:
         except Refused as refused:
             gate.reject(self._call, message, refused)
             return
-        if not message.serializable and not gate.engine.can_read():
+        if not message.serializable and not gate.engine.can_read_keys():
             gate.engine.when_readable(lambda: self.received(message))
             return
         if self._pace.is_closed:

@@ -8,7 +8,7 @@ Follows: etcd's applierV3 (server/etcdserver/apply); differs: there is no chain 
 Keeps: a refused command changes nothing.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, final
 
@@ -39,6 +39,9 @@ from kvsecure.proto.encode import bytes_field, varint_field
 
 __all__ = ["LeaseFacts", "apply", "grants_for", "holds_put", "tenant_view"]
 
+# What a command comes to whose work is cut into steps: it has come to it with the last one.
+type_steps = Generator[None, None, Answer]
+
 _ALARMS: Final = frozenset({maintenance_pb2.NOSPACE, maintenance_pb2.CORRUPT})
 
 
@@ -62,14 +65,18 @@ class LeaseFacts:
 
 def apply(
     state: State, caller: Caller, command: Message | PutBurst | PutTxn, now_ns: int
-) -> Answer:
-    """Carry out a command.
+) -> Answer | type_steps:
+    """Carry out a command, or what is long of it in steps.
 
     Args:
         state: Changed in place.
         caller: From the log entry.
         command: From the log entry.
         now_ns: Monotonic time, for the deadlines of leases, which are this member's own.
+
+    Returns:
+        What it came to, or steps to it: until the last one no other command may be applied, what is
+        in the state beside key ranges may be half done, and nothing of it may be stored.
 
     Raises:
         Refused: The command cannot be carried out; the state is as it was.
@@ -186,9 +193,17 @@ def _put_txn(context: _Context, command: PutTxn) -> Answer:
     return context.answer(context.state.store.put_together(context.space, command))
 
 
-def _delete_range(context: _Context, command: kv_pb2.DeleteRangeRequest) -> Answer:
+def _delete_range(context: _Context, command: kv_pb2.DeleteRangeRequest) -> Answer | type_steps:
     context.refuse_corrupt()
-    return context.answer(context.state.store.delete(context.space, command))
+    store, space = context.state.store, context.space
+    if store.is_long(space, command):
+        return _answered(context, store.delete_in_steps(space, command))
+    return context.answer(store.delete(space, command))
+
+
+def _answered(context: _Context, steps: Generator[None, None, bytes | None]) -> type_steps:
+    body = yield from steps
+    return context.answer(body or b"")
 
 
 def _txn(context: _Context, command: kv_pb2.TxnRequest) -> Answer:
@@ -260,7 +275,7 @@ def _lease_grant(context: _Context, command: lease_pb2.LeaseGrantRequest) -> Ans
     return context.answer(varint_field(b"\x10", command.ID) + varint_field(b"\x18", command.TTL))
 
 
-def _lease_revoke(context: _Context, command: lease_pb2.LeaseRevokeRequest) -> Answer:
+def _lease_revoke(context: _Context, command: lease_pb2.LeaseRevokeRequest) -> Answer | type_steps:
     context.refuse_corrupt()
     leases = context.space.leases
     lease = LeaseId(command.ID)
@@ -268,7 +283,10 @@ def _lease_revoke(context: _Context, command: lease_pb2.LeaseRevokeRequest) -> A
         raise Refused(Failure.LEASE_NOT_FOUND)
     keys = leases.revoke(lease)
     context.state.forget_lease(context.tenant_id, lease)
-    context.state.store.delete_keys(context.space, keys)
+    store = context.state.store
+    if len(keys) > store.deleted_at_once:
+        return _answered(context, store.delete_keys_in_steps(context.space, keys))
+    store.delete_keys(context.space, keys)
     return context.answer()
 
 
@@ -446,7 +464,7 @@ def tenant_view(state: State, tenant: Tenant) -> tenant_pb2.Tenant:
     )
 
 
-_COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer]]] = MappingProxyType(
+_COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer | type_steps]]] = MappingProxyType(
     {
         PutBurst: _put_burst,
         PutTxn: _put_txn,

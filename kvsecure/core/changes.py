@@ -152,6 +152,10 @@ class MissedChanges:
         self._later.extend(changes)
         self.through = revision
 
+    def stop_following(self) -> None:
+        """Take note that newer changes are not told; they have to be read."""
+        self.is_following = False
+
     def first(self) -> Change | None:
         """Return the oldest change that is left, once all keys have been looked at, or None."""
         if not self._changes and self._buckets:

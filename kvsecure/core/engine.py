@@ -108,6 +108,7 @@ class Engine:
         audit: AuditMark,
         on_slow_apply: Callable[[int], None],
         slow_apply_ns: int,
+        in_turn: Callable[[Callable[[], None]], None],
     ) -> None:
         """Make an engine that `start` sets going.
 
@@ -125,6 +126,7 @@ class Engine:
             audit: The audit trail, as far as it is stored here.
             on_slow_apply: Told how many nanoseconds applying a batch took, if that was long.
             slow_apply_ns: What is long.
+            in_turn: Runs a step of a few milliseconds when it is its turn.
         """
         self.replica = replica
         self.statistics = EngineStatistics()
@@ -141,6 +143,9 @@ class Engine:
         self._audit = audit
         self._on_slow_apply = on_slow_apply
         self._slow_apply_ns = slow_apply_ns
+        self._in_turn = in_turn
+        # Whether the next step of a long command waits for its turn.
+        self._awaits_turn = False
         self._collected: list[Proposal] = []
         self._pending_count = 0
         # Of the commands that were proposed and are not in the log yet.
@@ -270,6 +275,18 @@ class Engine:
         index = node.read_index()
         return index is not None and node.log.applied >= index
 
+    def can_read_keys(self) -> bool:
+        """Tell whether ranges of keys may be read now, linearizably.
+
+        Also while a long command is carried out: they are answered as they were before it. Nobody
+        has been told that it, or what comes after it in the log, is done; and nobody else reads.
+        """
+        return self.can_read() or (
+            self.replica.is_between
+            and self.replica.node.is_alone
+            and self.replica.node.read_index() is not None
+        )
+
     def when_readable(self, resume: Callable[[], None]) -> None:
         """Call back once the applied state is good for a linearizable read."""
         self._barriers.append(resume)
@@ -367,6 +384,8 @@ class Engine:
             self._fatal(f"the log process reports: {_text(body)}")
 
     def _apply(self) -> None:
+        if self._awaits_turn or self._stopped:
+            return
         finish = self._on_finished
         begun_ns = self._now_ns()
         try:
@@ -379,6 +398,9 @@ class Engine:
             # The state is between two entries: nothing of it may be read or stored any more.
             self._fatal(_damaged(error))
             return
+        if self.replica.is_between:
+            self._awaits_turn = True
+            self._in_turn(self._go_on)
         took_ns = self._now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
             self._on_slow_apply(took_ns)
@@ -395,6 +417,11 @@ class Engine:
             self._later(_SLICE_PAUSE_S, self._run_slice)
         self._on_batch()
 
+    def _go_on(self) -> None:
+        """Carry out the next step of a long command."""
+        self._awaits_turn = False
+        self._apply()
+
     def _finish(self, proposal: Proposal, outcome: Outcome) -> None:
         self._pending_count -= 1
         self.statistics.proposals_failed += 1
@@ -404,7 +431,9 @@ class Engine:
     # --- the tables -----------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        if self._flushing is not None or not self.state.dirty or not self.state.index:
+        if self._flushing is not None or self.replica.is_between:
+            return
+        if not self.state.dirty or not self.state.index:
             return
         self._flushing = self.state.begin_flush(*self._audit.durable_head)
         self._send_rows()
@@ -487,7 +516,7 @@ class Engine:
         self._persist()
 
     def _run_slice(self) -> None:
-        if self._holds:
+        if self._holds or self.replica.is_between:
             self._later(_SLICE_PAUSE_S, self._run_slice)
             return
         try:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, final
 
 from google.protobuf.message import Message
 
-from kvsecure.core.apply import apply
+from kvsecure.core.apply import apply, type_steps
 from kvsecure.core.entry import DamagedEntry, decode
 from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.state import State
@@ -123,12 +123,23 @@ def decode_frame(text: bytes, count: int) -> LogFrame:
 class Replica:
     """Consensus and state together."""
 
-    __slots__ = ("_waiting", "node", "state")
+    __slots__ = ("_steps", "_waiting", "node", "state")
 
     def __init__(self, node: Node, state: State) -> None:
         self.node = node
         self.state = state
         self._waiting: deque[_Waiting] = deque()
+        # Of the command that is being carried out.
+        self._steps: type_steps | None = None
+
+    @property
+    def is_between(self) -> bool:
+        """Whether a long command has been begun and is not done.
+
+        `apply_committed` goes on with it, one step each time. Meanwhile the state is that before
+        the command for whoever reads ranges of keys; nothing else of it is to be read or stored.
+        """
+        return self._steps is not None
 
     def propose(self, proposals: Sequence[Proposal]) -> None:
         """Hand commands to consensus.
@@ -148,7 +159,7 @@ class Replica:
         self.node.persisted()
 
     def apply_committed(self, now_ns: int) -> Iterator[tuple[Proposal, Outcome]]:
-        """Apply what is committed and not applied.
+        """Apply what is committed and not applied, or one step of a command that is long.
 
         Yields:
             Each proposal that is finished, with its outcome, in log order. The iterator has to be
@@ -165,18 +176,52 @@ class Replica:
             index += 1
             if ahead is not None and index >= ahead.first:
                 proposal = ahead.proposals[index - ahead.first]
-                try:
-                    outcome: Outcome = apply(state, proposal.caller, proposal.command, now_ns)
-                except Refused as refused:
-                    outcome = refused
+                outcome = self._carry_out(proposal.caller, proposal.command, now_ns)
+                if outcome is None:
+                    index -= 1
+                    break
                 if index == ahead.first + len(ahead.proposals) - 1:
                     waiting.popleft()
                     ahead = waiting[0] if waiting else None
                 yield proposal, outcome
-            elif entry:
-                _replay(state, entry, index, now_ns)
+            elif entry and self._replay(entry, index, now_ns) is None:
+                index -= 1
+                break
         state.index = log.applied = Index(index)
         state.term = self.node.term
+
+    def _carry_out(
+        self, caller: Caller, command: Message | PutBurst | PutTxn, now_ns: int
+    ) -> Outcome | None:
+        """Carry out a command, or the next step of it; return what it came to once it is done."""
+        try:
+            if self._steps is None:
+                came = apply(self.state, caller, command, now_ns)
+                if isinstance(came, Answer):
+                    return came
+                self._steps = came
+            next(self._steps)
+        except StopIteration as end:
+            self._steps = None
+            done: Answer = end.value
+            return done
+        except Refused as refused:
+            return refused
+        return None
+
+    def _replay(self, entry: bytes, index: int, now_ns: int) -> Outcome | None:
+        """Apply an entry that nobody here waits for.
+
+        If it is refused, it was when it was first applied as well; that changes nothing.
+
+        Raises:
+            DamagedEntry: It cannot be read.
+        """
+        try:
+            caller, command = decode(entry)
+        except DamagedEntry as error:
+            raise DamagedEntry(f"entry {index}: {error}") from None
+        return self._carry_out(caller, command, now_ns)
 
     def expire(self, before_ns: int) -> Iterator[Proposal]:
         """Yield the proposals that have waited since before a time and are still waited for."""
@@ -189,20 +234,3 @@ class Replica:
     def waiting_count(self) -> int:
         """How many proposals are not finished."""
         return sum(len(group.proposals) for group in self._waiting)
-
-
-def _replay(state: State, entry: bytes, index: int, now_ns: int) -> None:
-    """Apply an entry that nobody here waits for.
-
-    Raises:
-        DamagedEntry: It cannot be read.
-    """
-    try:
-        caller, command = decode(entry)
-    except DamagedEntry as error:
-        raise DamagedEntry(f"entry {index}: {error}") from None
-    try:
-        apply(state, caller, command, now_ns)
-    except Refused:
-        # It was refused when it was first applied as well; a refused command changes nothing.
-        return

@@ -49,7 +49,8 @@ class State:
         self.term = Term(0)
         self.records = Records(source)
         self.hub = Hub(self.records)
-        self.store = Store(self.records, self.hub.publish, self.hub.publish_each)
+        hub = self.hub
+        self.store = Store(self.records, hub.publish, hub.publish_each, hub.publish_many)
         self.accounts = Accounts()
         # (member, alarm) pairs that are raised.
         self.alarms: set[tuple[int, int]] = set()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
 from kvsecure.core.changes import Change, MissedChanges, change_at
+from kvsecure.core.mvcc.deletion import Deleted
 from kvsecure.core.mvcc.index import TOMBSTONE, position
 from kvsecure.core.mvcc.records import Records
 from kvsecure.core.mvcc.space import Event, Space
@@ -182,6 +183,24 @@ class Hub:
         if self._exact.get(space.tenant) or self._ranges.get(space.tenant):
             for revision, event in enumerate(events, first):
                 self.publish(space, revision, [event])
+
+    def publish_many(self, space: Space, revision: int, deleted: Deleted) -> None:
+        """Let the live watchers of any of very many deleted keys read the revision as history."""
+        exact, ranges = self._exact.get(space.tenant), self._ranges.get(space.tenant)
+        if not exact and not ranges:
+            return
+        self.event_count += deleted.key_count
+        watching = self.watchers_of(space)
+        for watcher in watching:
+            start, end = watcher.span
+            if start > deleted.last or (end is not None and end <= deleted.first):
+                continue
+            if watcher.next_revision > revision:
+                continue
+            if watcher.missed is not None:
+                watcher.missed.stop_following()
+            else:
+                self._fall_back(watcher, revision)
 
     def publish(self, space: Space, revision: int, events: list[Event]) -> None:
         """Hand a revision's events to the live watchers that want them."""

@@ -93,7 +93,7 @@ class Bursts:
             answers have more than `bytes_max` bytes, none where it has to go request by request.
         """
         engine = self._engine
-        if not engine.can_read():
+        if not engine.can_read_keys():
             return 0
         session = self._allowed(asking, burst)
         if session is None:

@@ -250,9 +250,12 @@ class Gate:
             request: Its shape checked.
             stale: What this member has applied will do; otherwise the read is linearizable.
         """
-        if not stale and not self._engine.can_read():
-            self._engine.when_readable(lambda: self.read(asking, request))
-            return
+        if not stale:
+            engine = self._engine
+            of_keys = type(request) is kv_pb2.RangeRequest
+            if not (engine.can_read_keys() if of_keys else engine.can_read()):
+                engine.when_readable(lambda: self.read(asking, request))
+                return
         session = self.admit(asking, request)
         if session is not None:
             self.answer(asking, session, request)

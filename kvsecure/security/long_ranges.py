@@ -64,7 +64,7 @@ class LongRanges:
     def read(self, asking: Asking, request: RangeRequest) -> None:
         """Answer a range request, its shape checked."""
         gate, engine = self._gate, self._gate.engine
-        if not request.serializable and not engine.can_read():
+        if not request.serializable and not engine.can_read_keys():
             engine.when_readable(lambda: self.read(asking, request))
             return
         session = gate.admit(asking, request)
@@ -153,6 +153,6 @@ def _is_long(session: Session, request: RangeRequest) -> bool:
     ):
         return False
     index, span = session.space.index, span_of(request.key, request.range_end)
-    if request.revision > 0:
+    if request.revision > 0 or session.space.is_changing:
         return index.count_ever(span) > LONG_RANGE_KEYS
     return index.count_now(span) > LONG_RANGE_KEYS

@@ -121,8 +121,9 @@ def assemble(
         now_ns=time.monotonic_ns(),
     )
     gate = _gate(config, directory, restored)
-    turn = Turn(gate, asyncio.get_running_loop())
-    engine = _engine(config, restored, gate, turn, on_fatal)
+    loop = asyncio.get_running_loop()
+    turn, in_turn = Turn(gate, loop), LongWork(loop).add
+    engine = _engine(config, restored, gate, turn, on_fatal, in_turn)
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
@@ -133,7 +134,9 @@ def assemble(
         schedule=turn.schedule,
     )
     sealing = Sealing(directory, restored.reader, gate, tasks.spawn)
-    services = _services(config, directory, gate, feeds, upkeep, turn, tasks.spawn, sealing)
+    services = _services(
+        config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing
+    )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, feeds, turn)
     engine.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
@@ -193,6 +196,7 @@ def _engine(
     gate: Gate,
     turn: Turn,
     on_fatal: Callable[[str], None],
+    in_turn: Callable[[Callable[[], None]], None],
 ) -> Engine:
     def on_slow_apply(took_ns: int) -> None:
         # etcd's words, which operators look for.
@@ -211,6 +215,7 @@ def _engine(
         on_fatal=on_fatal,
         on_slow_apply=on_slow_apply,
         slow_apply_ns=config.limits.slow_apply_ns,
+        in_turn=in_turn,
         audit=gate.audit,
     )
     sizes = restored.reader.sizes()
@@ -226,6 +231,7 @@ def _services(
     feeds: Feeds,
     upkeep: Upkeep,
     turn: Turn,
+    in_turn: Callable[[Callable[[], None]], None],
     spawn: Callable[[Coroutine[Any, Any, None]], None],
     sealing: Sealing,
 ) -> Services:
@@ -236,7 +242,6 @@ def _services(
     def later(delay_s: float, act: Callable[[], None]) -> Callable[[], None]:
         return loop.call_later(delay_s, act).cancel
 
-    in_turn = LongWork(loop).add
     return Services(
         gate=gate,
         ranges=LongRanges(gate, in_turn),

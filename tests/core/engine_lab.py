@@ -82,6 +82,8 @@ class EngineLab:
         # The time of day stands still unless a test says so: nothing but the test's own commands
         # is in the log.
         self.wall_ns = 0
+        # Steps of long work that wait until a test runs them, where it says that it does.
+        self.held: list[Callable[[], None]] | None = None
         self.starting: asyncio.Future[None]
         self.engine = Engine(
             restored.replica,
@@ -97,6 +99,7 @@ class EngineLab:
             audit=_NoTrail(),
             on_slow_apply=lambda _: None,
             slow_apply_ns=1 << 62,
+            in_turn=self._in_turn,
         )
 
     @property
@@ -140,6 +143,12 @@ class EngineLab:
     async def flushed(self) -> None:
         """Wait until the tables hold everything that was applied."""
         await eventually(lambda: not self.state.dirty and self.engine._flushing is None)
+
+    def _in_turn(self, step: Callable[[], None]) -> None:
+        if self.held is None:
+            asyncio.get_running_loop().call_soon(step)
+        else:
+            self.held.append(step)
 
     def _submit(self, entry: bytes, command: Message, told: "asyncio.Future[Outcome]") -> None:
         now_ns = time.monotonic_ns() + self.forward_ns

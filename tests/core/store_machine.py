@@ -5,7 +5,7 @@ Never: knows how tables store anything; a subclass may bring the real ones.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -15,15 +15,16 @@ from core.mvcc_model import DumbStore, Said
 from core.stored_tables import MemoryTables, StoredTables, reload
 from google.protobuf.message import Message
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kvsecure.core.apply import apply
+from kvsecure.core.apply import apply, type_steps
 from kvsecure.core.entry import decode, encode, encode_puts, envelope
 from kvsecure.core.history import answer_history
 from kvsecure.core.mvcc.index import is_tombstone, main_of
 from kvsecure.core.mvcc.records import decode_index_block
 from kvsecure.core.mvcc.walk import Walk
 from kvsecure.core.state import State
+from kvsecure.model.answer import Answer
 from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
@@ -31,7 +32,7 @@ from kvsecure.model.ids import Index, TenantId
 from kvsecure.proto import kv_pb2, lease_pb2, mvcc_pb2, state_pb2, tenant_pb2, version_pb2
 from kvsecure.storage.rows import NO_SCOPE, Table
 
-__all__ = ["RESPONSES", "StoreMachine", "carry_out", "kept_positions"]
+__all__ = ["RESPONSES", "StoreMachine", "carry_out", "finish", "kept_positions"]
 
 RESPONSES: Final[Mapping[type[Message], type[Message]]] = MappingProxyType(
     {
@@ -57,16 +58,60 @@ _EVERYTHING: Final = kv_pb2.RangeRequest(key=b"\0", range_end=b"\0")
 _TENANTS = st.sampled_from((1, 1, 1, 16, 17, 18))
 
 
-def carry_out(state: State, tenant: int, command: Message) -> tuple[bytes, Said]:
-    """Apply a command of the member itself; return its log entry and what came of it."""
+def carry_out(
+    state: State, tenant: int, command: Message, between: Callable[[], object] = bool
+) -> tuple[bytes, Said]:
+    """Apply a command of the member itself; return its log entry and what came of it.
+
+    Args:
+        state: Changed.
+        tenant: Whose command.
+        command: Which.
+        between: Done after each step of a long one but the last.
+    """
     caller = Caller(TenantId(tenant), Origin.SYSTEM, "", 0)
     entry = encode(type(command), envelope(caller), command.SerializeToString())
     try:
-        answer = apply(state, caller, command, 0)
+        answer = finish(state, tenant, apply(state, caller, command, 0), between)
     except Refused as refused:
         return entry, refused.failure
     assert answer.revision == state.store.revision
     return entry, RESPONSES[type(command)].FromString(answer.body)
+
+
+def finish(
+    state: State, tenant: int, came: Answer | type_steps, between: Callable[[], object] = bool
+) -> Answer:
+    """Return what a command has come to; if it is long, nobody sees its steps before the last."""
+    if isinstance(came, Answer):
+        return came
+    before = _seen(state, tenant)
+    while True:
+        try:
+            next(came)
+        except StopIteration as end:
+            return end.value
+        assert _seen(state, tenant) == before
+        between()
+
+
+def _seen(state: State, tenant: int) -> list[object]:
+    """Return what is to be seen of a tenant's keys, in each of the ways to read them."""
+    space, store = state.store.space(TenantId(tenant)), state.store
+    found = store.range(space, _EVERYTHING)
+    keys = [kv.key for kv in kv_pb2.RangeResponse.FromString(found).kvs]
+    walk = store.walk(space, _EVERYTHING, 1 << 20)
+    while (chunk := walk.step(store.compacted)) is None:
+        pass
+    return [
+        store.revision,
+        found,
+        store.range(space, kv_pb2.RangeRequest(key=b"\0", range_end=b"\0", count_only=True)),
+        store.range(space, kv_pb2.RangeRequest(key=b"\0", range_end=b"\0", keys_only=True)),
+        [store.range(space, kv_pb2.RangeRequest(key=key)) for key in keys],
+        store.read_each(space, GetBurst([*keys, b"\xff no such key"]), 1 << 30),
+        chunk.body,
+    ]
 
 
 def kept_positions(state: State, tenant: int) -> dict[bytes, list[tuple[int, int, bool]]]:
@@ -122,6 +167,11 @@ class StoreMachine(RuleBasedStateMachine):
     def make_tables(self) -> StoredTables:
         """Make empty tables."""
         return MemoryTables()
+
+    @initialize(at_once=st.sampled_from((1, 2, 1_000)))
+    def choose(self, at_once: int) -> None:
+        """Say how many keys are deleted at once."""
+        self.state.store.deleted_at_once = at_once
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -337,11 +387,13 @@ class StoreMachine(RuleBasedStateMachine):
             self.tables.write(self.in_flight)
         self.in_flight = None
         self.walks.clear()
+        at_once = self.state.store.deleted_at_once
         self.state = reload(self.tables)
+        self.state.store.deleted_at_once = at_once
         for index in range(self.state.index, len(self.log)):
             caller, command = decode(self.log[index])
             with contextlib.suppress(Refused):
-                apply(self.state, caller, command, 0)
+                finish(self.state, caller.tenant, apply(self.state, caller, command, 0))
             self.state.index = Index(index + 1)
 
     @rule()

@@ -98,6 +98,7 @@ class _WatchMachine(RuleBasedStateMachine):
         # Little of either, so that history is read in many slices and walked more than once.
         self.state.hub.keys_per_slice = 2
         self.state.hub.changes_max = 3
+        self.state.store.deleted_at_once = 1
         carry_out(self.state, 1, tenant_pb2.TenantAddRequest(name="x", root_no_password=True))
         self.feeds = Feeds(_OpenGate(self.state))  # type: ignore[arg-type]  # stands in for it
         # Everything that happened: whose, and the event with what was there before.
@@ -115,7 +116,7 @@ class _WatchMachine(RuleBasedStateMachine):
     def write(self, tenant: int, command: Any) -> None:
         """Put, delete or transact."""
         before = self.state.store.revision
-        carry_out(self.state, tenant, command)
+        carry_out(self.state, tenant, command, self._take_some)
         if self.state.store.revision > before:
             self._note(tenant)
 
@@ -203,6 +204,11 @@ class _WatchMachine(RuleBasedStateMachine):
         for seen in list(self.seen):
             while self._take(seen):
                 pass
+
+    def _take_some(self) -> None:
+        """Hand something to every other watcher."""
+        for seen in self.seen[::2]:
+            self._take(seen)
 
     def _take(self, seen: _Seen) -> bool:
         """Hand over one batch; return whether there may be more."""

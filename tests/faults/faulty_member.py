@@ -301,6 +301,7 @@ class FaultyMember:
             audit=_Mark(self.trail, self._durable),
             on_slow_apply=lambda _: None,
             slow_apply_ns=1 << 62,
+            in_turn=self.loop.call_soon,
         )
         gate = SimpleNamespace(
             engine=self.engine,

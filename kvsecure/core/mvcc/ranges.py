@@ -71,11 +71,12 @@ def answer_range(
         check_revision(revision, current, compacted)
     else:
         revision = current
+    is_newest = revision >= current and not space.is_changing
     if _is_plain(request):
-        return _one(space, records, request.key, revision, current)
+        return _one(space, records, request.key, None if is_newest else revision)
     span = span_of(request.key, request.range_end)
     index = space.index
-    if revision >= current:
+    if is_newest:
         count = index.count_now(span)
         if request.count_only:
             return _counted(count)
@@ -88,13 +89,22 @@ def answer_range(
     return _many(space, records, request, keys, count, revision)
 
 
-def answer_keys(space: Space, records: Records, keys: list[bytes], bytes_max: int) -> list[bytes]:
+def answer_keys(
+    space: Space, records: Records, keys: list[bytes], current: int, bytes_max: int
+) -> list[bytes]:
     """Return what `answer_range` would for each of these keys, newest versions, until it is much.
 
     The list ends early, behind the answer with which it has more than `bytes_max` bytes.
     """
     heads, tenant, get = space.index.heads, space.tenant, records.get
     answers = []
+    if space.is_changing:
+        for key in keys:
+            answers.append(_one(space, records, key, current))
+            bytes_max -= len(answers[-1])
+            if bytes_max < 0:
+                break
+        return answers
     for key in keys:
         head = heads.get(key)
         if head is None or head[8] & 0x80:
@@ -132,8 +142,9 @@ def _is_plain(request: RangeRequest) -> bool:
     )
 
 
-def _one(space: Space, records: Records, key: bytes, revision: int, current: int) -> bytes:
-    if revision >= current:
+def _one(space: Space, records: Records, key: bytes, revision: int | None) -> bytes:
+    """Answer with one key, at a revision or as it is now."""
+    if revision is None:
         head = space.index.heads.get(key)
         if head is None or head[8] & 0x80:
             return b""

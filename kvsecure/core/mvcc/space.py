@@ -38,7 +38,7 @@ _event: Callable[[tuple[bytes, bytes | None, bytes | None]], Event] = partial(tu
 class Space:
     """A tenant's keys and leases."""
 
-    __slots__ = ("index", "leases", "prefix", "retention", "tenant")
+    __slots__ = ("index", "is_changing", "leases", "prefix", "retention", "tenant")
 
     def __init__(self, tenant: TenantId) -> None:
         self.tenant = tenant
@@ -47,6 +47,9 @@ class Space:
         self.leases = LeaseTable()
         # By prefix.
         self.retention: dict[bytes, Policy] = {}
+        # Whether a revision is being written in steps: readers have to ask for the one before it,
+        # because the newest versions are not all of it.
+        self.is_changing = False
 
     def write(
         self, records: Records, key: bytes, value: bytes, lease: int, main: int, sub: int
@@ -74,6 +77,14 @@ class Space:
             self.leases.attach(lease, key)
         return _event((key, record, previous))
 
+    def delete(self, records: Records, key: bytes, main: int, sub: int) -> bytes:
+        """Delete a key that exists, at a position; return the position of what it was."""
+        head, old = self.index.delete(key, main, sub)
+        records.fresh_rows.append(encode_index_row(self.prefix, head, key))
+        if old_lease := HEAD.unpack(old)[4]:
+            self.leases.detach(old_lease, key)
+        return old[:POSITION_BYTES]
+
 
 @final
 class Writing:
@@ -94,11 +105,6 @@ class Writing:
 
     def delete(self, key: bytes) -> bytes:
         """Delete a key that exists; return the position of what it was."""
-        space = self._space
-        head, old = space.index.delete(key, self.main, len(self.events))
-        self._records.fresh_rows.append(encode_index_row(space.prefix, head, key))
-        if old_lease := HEAD.unpack(old)[4]:
-            space.leases.detach(old_lease, key)
-        previous = old[:POSITION_BYTES]
+        previous = self._space.delete(self._records, key, self.main, len(self.events))
         self.events.append(Event(key, None, previous))
         return previous

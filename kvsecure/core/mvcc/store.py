@@ -7,9 +7,10 @@ Follows: etcd's store (server/storage/mvcc): an empty store is at revision 1, a 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final, final
 
+from kvsecure.core.mvcc.deletion import Deleted, delete_keys, delete_range
 from kvsecure.core.mvcc.index import POSITION_BYTES, is_tombstone, position, split
 from kvsecure.core.mvcc.ranges import answer_keys, answer_range, check_revision
 from kvsecure.core.mvcc.records import Records, decode_index_block, index_block
@@ -31,6 +32,7 @@ from kvsecure.core.mvcc.walk import Walk
 from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import REVISION_EMPTY, TenantId
+from kvsecure.model.keys import span_of
 from kvsecure.proto.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvsecure.storage.rows import NO_SCOPE, Row, Table
 
@@ -47,6 +49,8 @@ COMPACTION_KEY: Final = b"C"
 # And of a destruction's.
 DESTRUCTION_KEY: Final = b"D"
 
+# Some four milliseconds of work.
+_DELETED_AT_ONCE = 1_000
 _COMPACT_KEYS_PER_SLICE = 2_000
 # A key with very many versions counts for several.
 _VERSIONS_PER_KEY = 64
@@ -54,13 +58,20 @@ _GIVEN_UP_AT_ONCE = 2_000
 _BLOCK_BYTES_MERGED = 256 * 1024
 
 type_publish = Callable[[Space, int, list[Event]], None]
+type_publish_many = Callable[[Space, int, Deleted], None]
 
 
 @final
 class Store:
     """All key spaces."""
 
-    def __init__(self, records: Records, publish: type_publish, publish_each: type_publish) -> None:
+    def __init__(
+        self,
+        records: Records,
+        publish: type_publish,
+        publish_each: type_publish,
+        publish_many: type_publish_many,
+    ) -> None:
         """Make an empty store.
 
         Args:
@@ -68,6 +79,7 @@ class Store:
             publish: Told of a revision as it is written: space, revision, its events.
             publish_each: Told of several that have one event each: space, the first one, the
                 events.
+            publish_many: Told of one that deleted very many keys: space, revision, which keys.
         """
         self.records = records
         self.revision: int = REVISION_EMPTY
@@ -79,6 +91,9 @@ class Store:
         self._erasing: dict[TenantId, Space] = {}
         self._publish = publish
         self._publish_each = publish_each
+        self._publish_many = publish_many
+        # What deletes more keys does it in steps of so many.
+        self.deleted_at_once = _DELETED_AT_ONCE
         # Rows of the state and index tables that the next flush writes besides records.
         self.rows: list[Row] = []
         self.slices: deque[Iterator[None]] = deque()
@@ -140,7 +155,7 @@ class Store:
 
         The list ends early, behind the answer with which it has more than `bytes_max` bytes.
         """
-        return answer_keys(space, self.records, burst.keys, bytes_max)
+        return answer_keys(space, self.records, burst.keys, self.revision, bytes_max)
 
     def put_each(self, space: Space, burst: PutBurst) -> None:
         """Carry out the puts of a burst, each in a revision of its own."""
@@ -192,6 +207,43 @@ class Store:
             if space.index.head(key) is not None:
                 writing.delete(key)
         self._finish(space, writing)
+
+    def is_long(self, space: Space, request: DeleteRangeRequest) -> bool:
+        """Tell whether a deletion finds so many keys that it is to be done in steps."""
+        if not request.range_end:
+            return False
+        span = span_of(request.key, request.range_end)
+        return space.index.count_now(span) > self.deleted_at_once
+
+    def delete_in_steps(
+        self, space: Space, request: DeleteRangeRequest
+    ) -> Generator[None, None, bytes]:
+        """Carry out a long deletion in steps; return its answer without the header.
+
+        Until the last step readers see what was before, and nothing else may be written.
+
+        Raises:
+            DamagedRecord: What is stored cannot be read; the store is between two revisions.
+        """
+        main, steps = self.revision + 1, self.deleted_at_once
+        space.is_changing = True
+        done, body = yield from delete_range(space, self.records, main, request, steps)
+        self._end_deletion(space, done)
+        return body
+
+    def delete_keys_in_steps(
+        self, space: Space, keys: Sequence[bytes]
+    ) -> Generator[None, None, None]:
+        """Delete keys that exist, as `delete_keys` does, in steps as of `delete_in_steps`."""
+        main, steps = self.revision + 1, self.deleted_at_once
+        space.is_changing = True
+        done = yield from delete_keys(space, self.records, main, keys, steps)
+        self._end_deletion(space, done)
+
+    def _end_deletion(self, space: Space, done: Deleted) -> None:
+        space.is_changing = False
+        self.revision += 1
+        self._publish_many(space, self.revision, done)
 
     def transact(self, space: Space, request: TxnRequest) -> bytes:
         """Carry out a transaction; return its answer without the header.

@@ -7,15 +7,16 @@ Follows: etcd's txn (server/etcdserver/txn/txn.go): every comparison of every le
     the state before the transaction, and the whole path is fixed before anything is written.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from kvsecure.core.mvcc.deletion import answer_deletion, keys_of
 from kvsecure.core.mvcc.ranges import answer_range, check_revision
 from kvsecure.core.mvcc.records import Records
 from kvsecure.core.mvcc.space import Space, Writing
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.keys import span_of
-from kvsecure.proto.encode import bytes_field, varint, varint_field
+from kvsecure.proto.encode import bytes_field, varint
 from kvsecure.proto.kv_pb2 import Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest
 from kvsecure.proto.mvcc_pb2 import KeyValue
 
@@ -36,8 +37,6 @@ _HEADER: Final = b"\x0a"
 _EMPTY_HEADER: Final = b"\x0a\x00"
 _REVISION: Final = b"\x18"
 _PREVIOUS: Final = b"\x12"
-_DELETED: Final = b"\x10"
-_PREVIOUS_MANY: Final = b"\x1a"
 _SUCCEEDED: Final = b"\x10\x01"
 _RESPONSE: Final = b"\x1a"
 # Field keys of etcdserverpb.ResponseOp.
@@ -143,19 +142,9 @@ def run_delete(
     space: Space, records: Records, writing: Writing, request: DeleteRangeRequest
 ) -> bytes:
     """Carry out a deletion; return its answer without the header."""
-    keys: Iterable[bytes]
-    if request.range_end:
-        keys = list(space.index.keys_now(span_of(request.key, request.range_end)))
-    else:
-        keys = (request.key,) if space.index.head(request.key) else ()
-    parts = []
-    count = 0
-    for key in keys:
-        place = writing.delete(key)
-        count += 1
-        if request.prev_kv:
-            parts.append(bytes_field(_PREVIOUS_MANY, records.get(place, space.tenant)))
-    return varint_field(_DELETED, count) + b"".join(parts)
+    places = [writing.delete(key) for key in keys_of(space, request)]
+    wanted = places if request.prev_kv else ()
+    return answer_deletion(len(places), (records.get(place, space.tenant) for place in wanted))
 
 
 def run_path(space: Space, records: Records, writing: Writing, path: Path, compacted: int) -> bytes:

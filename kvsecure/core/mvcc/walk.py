@@ -109,7 +109,7 @@ class Walk:
         # How many keys there were so far, and in all, where that is known without a walk.
         self._counted = 0
         self._total: int | None = None
-        if self.revision >= current:
+        if self.revision >= current and not space.is_changing:
             self._total = space.index.count_now(span_of(request.key, request.range_end))
 
     def step(self, compacted: int) -> Chunk | None:

@@ -166,6 +166,11 @@ class Node:
         """
         return self.log.committed if self._confirmed else None
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else has any part in the cluster."""
+        return self._voters == (self.member,)
+
     def _confirm(self) -> None:
         """Work out whether reads can be confirmed; it changes with role, term and commit only."""
         self._confirmed = (
