@@ -345,7 +345,7 @@ class Engine:
         entries, audit = ready.entries, self._audit
         carried = audit.take_unsynced()
         self._frame = _Frame(
-            APPEND.pack(len(entries), carried is not None),
+            APPEND.pack(ready.first, len(entries), carried is not None),
             encode_frame(ready, carried or b""),
             sum(map(len, entries)),
             audit.written_head,

@@ -10,7 +10,7 @@ Keeps: a process that opens a directory for writing begins a new segment, so a k
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
@@ -183,7 +183,7 @@ def recover(
             link, following = header.link, header.first
             key = place.key_of(keyring, header)
             for frame in read_frames(content, header, key):
-                _check_order(frame, following)
+                _check_order(place.kind, frame, following, first_known)
                 use(frame)
                 link, following = frame.tag, frame.first + frame.count
                 # A frame may hold nothing, and be the first behind what is known.
@@ -256,8 +256,12 @@ def _check_joins(header: Header, segment: SegmentFile, link: bytes | None) -> No
         raise DamagedSegment(Damage.FOREIGN, 0, "the segment does not follow on the one before")
 
 
-def _check_order(frame: Frame, following: int) -> None:
-    if frame.first != following:
+def _check_order(kind: Kind, frame: Frame, following: int, first_known: int) -> None:
+    """Check that a frame is where it may be: in the log it may begin anew behind what is whole."""
+    is_right = frame.first == following
+    if kind is Kind.WAL and not is_right:
+        is_right = 1 <= frame.first <= max(following, first_known)
+    if not is_right:
         raise DamagedSegment(Damage.FOREIGN, frame.offset, "a frame is out of order")
 
 
@@ -347,17 +351,24 @@ class SegmentWriter:
         # The newest segment's path; empty before the first append.
         self.path = Path()
 
-    def append(self, count: int, text: bytes) -> Written:
+    def append(self, count: int, text: bytes, first: int | None = None) -> Written:
         """Write one frame of `count` entries or records.
+
+        Args:
+            count: How many.
+            text: All of them.
+            first: The number of the first one, where it may be another than the next. Before that,
+                they take the place of what was appended from there on; behind it, what is between
+                is known without the segments.
 
         Raises:
             OSError: Nothing was appended, and nothing of it will be read back. The next append
                 begins a new segment.
         """
+        first = self.following if first is None else first
         encoder = self._encoder
         if encoder is None or self._is_used_up:
-            encoder = self._begin()
-        first = self.following
+            encoder = self._begin(first)
         frame = encoder.frame(first, count, text)
         try:
             write_all(self._descriptor, frame, self._disk)
@@ -425,8 +436,14 @@ class SegmentWriter:
             OSError: Some are left.
             StorageError: A segment is missing.
         """
-        followed = pairwise(list_segments(self._place))
-        purged = [segment.path for segment, after in followed if after.first <= below]
+        segments = list_segments(self._place)
+        # A later segment may begin before an earlier one, and then takes its place.
+        followed_from = [*accumulate((after.first for after in reversed(segments[1:])), min)]
+        purged = [
+            segment.path
+            for segment, first in zip(segments[:-1], reversed(followed_from), strict=True)
+            if first <= below
+        ]
         if purged:
             prepare()
         for path in purged:
@@ -434,7 +451,7 @@ class SegmentWriter:
             # Names may go in any order in a crash, and a gap would look like a loss.
             sync_directory(self._place.directory, self._disk)
 
-    def _begin(self) -> SegmentEncoder:
+    def _begin(self, first: int) -> SegmentEncoder:
         self._cut()
         self.close()
         salt = fresh_salt()
@@ -444,7 +461,7 @@ class SegmentWriter:
             cluster=self._place.cluster,
             member=self._place.member,
             number=self._number + 1,
-            first=self.following,
+            first=first,
             term=self._term,
             salt=salt,
             link=self._link,

@@ -62,8 +62,9 @@ HEAD: Final = struct.Struct(">IB")
 APPENDED: Final = struct.Struct(">QI")
 WRITTEN: Final = struct.Struct(">QQI")
 FAILED: Final = struct.Struct(">I")
-# How many entries a frame holds, and whether it carries what is not durable of the audit trail.
-APPEND: Final = struct.Struct(">I?")
+# The index of a frame's first entry, how many it holds, and whether it carries what is not durable
+# of the audit trail.
+APPEND: Final = struct.Struct(">QI?")
 # How long the note of progress is; and how many rows were sealed anew.
 RESEAL: Final = struct.Struct(">I")
 
@@ -276,8 +277,8 @@ class LogProcess:
         self._writer.close()
 
     def _append(self, body: bytes, answer: Reports) -> None:
-        count, carries_audit = APPEND.unpack_from(body)
-        self._writer.append(count, body[APPEND.size :])
+        first, count, carries_audit = APPEND.unpack_from(body)
+        self._writer.append(count, body[APPEND.size :], first)
         started_ns = time.monotonic_ns()
         # What was decided is durable before what was done is acknowledged: here or in the frame.
         if not carries_audit:

@@ -97,8 +97,8 @@ class _Hasty(LogProcess):
     """Acknowledges, and makes the trail durable afterwards."""
 
     def _append(self, body: bytes, answer: Reports) -> None:
-        count, carries_audit = APPEND.unpack_from(body)
-        self._writer.append(count, body[APPEND.size :])
+        first, count, carries_audit = APPEND.unpack_from(body)
+        self._writer.append(count, body[APPEND.size :], first)
         self._writer.sync()
         answer.send(Report.APPENDED, APPENDED.pack(self._writer.following, 1))
         if not carries_audit:
@@ -109,8 +109,8 @@ class _Trusting(LogProcess):
     """Has an opinion of its own on a sync that failed."""
 
     def _append(self, body: bytes, answer: Reports) -> None:
-        count, carries_audit = APPEND.unpack_from(body)
-        self._writer.append(count, body[APPEND.size :])
+        first, count, carries_audit = APPEND.unpack_from(body)
+        self._writer.append(count, body[APPEND.size :], first)
         if not carries_audit:
             self._audit.sync()
         try:

@@ -162,7 +162,7 @@ def test_a_trail_with_starts_that_came_to_nothing_is_recovered(tmp_path: Path) -
     for _ in range(3):
         tail = recover(place, KEYS, lambda _: None)
         writer = SegmentWriter(place, tail, ROOT, term=1, bytes_max=SEGMENT_BYTES_MAX)
-        writer._begin()
+        writer._begin(writer.following)
         writer.close()
 
     trail = _trail(place, head)

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, final
 
 from storage.segments_lab import CLUSTER, KEYS, MEMBER, ROOT, SEGMENT_BYTES_MAX, Bench
 
-from kvsecure.storage.worker import APPEND, FAILED, HEAD, Order, Report, order
+from kvsecure.storage.worker import APPEND, APPENDED, FAILED, HEAD, Order, Report, order
 
 __all__ = ["DiskProcess", "Told", "log_settings", "started", "table_settings"]
 
@@ -82,6 +82,7 @@ class DiskProcess:
     """One disk process and our end of its socket."""
 
     def __init__(self) -> None:
+        self._following = 1
         self._ours, theirs = socket.socketpair()
         self._ours.settimeout(_ANSWER_S_MAX)
         with theirs:
@@ -97,13 +98,17 @@ class DiskProcess:
 
     def open(self, settings: dict[str, Any]) -> Told:
         """Tell it what to open, and return what comes of it."""
+        self._following = settings.get("following", 1)
         self.tell(Order.OPEN, json.dumps(settings).encode())
         return self.listen()
 
     def append(self, text: bytes, count: int = 1, *, carries_audit: bool = False) -> Told:
         """Let it append a frame, and return what comes of it."""
-        self.tell(Order.APPEND, APPEND.pack(count, carries_audit), text)
-        return self.listen()
+        self.tell(Order.APPEND, APPEND.pack(self._following, count, carries_audit), text)
+        told = self.listen()
+        if told.kind is Report.APPENDED:
+            self._following = APPENDED.unpack(told.body)[0]
+        return told
 
     def listen(self) -> Told:
         """Return the next report.

@@ -27,7 +27,12 @@ from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.model.secret import Secret
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import HEADER_BYTES, Header, Kind
-from kvsecure.storage.segments import SegmentPlace, frames_of, list_segments, recover
+from kvsecure.storage.segments import (
+    SegmentPlace,
+    frames_of,
+    list_segments,
+    recover,
+)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_log_process_takes_orders_ahead_of_its_answers(bench: Bench) -> None:
     """Orders that are sent without waiting are carried out one by one, in order."""
     with started(log_settings(bench)) as log:
         for number in range(50):
-            log.tell(Order.APPEND, APPEND.pack(1, False), b"%d" % number)
+            log.tell(Order.APPEND, APPEND.pack(number + 1, 1, False), b"%d" % number)
         followings = [APPENDED.unpack(log.listen().body)[0] for _ in range(50)]
         assert log.close() == 0
 
