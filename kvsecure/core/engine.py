@@ -1,7 +1,7 @@
 """The engine: runs a replica's work orders on the disk processes, and keeps its time.
 
-Owns: group commit, flushing, compaction slices, ticks, lease expiry, and what happens when a disk
-    is full or broken.
+Owns: group commit, applying in turns, compaction slices, ticks, and what happens when the log's
+    disk is full or broken.
 Never: decides what a command does or who may send it.
 Follows: docs/adr/0004-disk-processes.md.
 Keeps: nothing is acknowledged before the log process has said that it is durable; a sync that
@@ -12,11 +12,11 @@ as one batch, and the next batch collects while that one is on its way to the di
 """
 
 import asyncio
-import errno
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, final
 
 from kvsecure.core.entry import DamagedEntry, encode_clock
+from kvsecure.core.flushing import NO_ROOM, Flushing
 from kvsecure.core.link import DiskLink
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.raft.node import NotLeader
@@ -36,7 +36,6 @@ from kvsecure.storage.worker import (
     APPEND,
     APPENDED,
     FAILED,
-    WRITTEN,
     Order,
     Report,
     encode_keys,
@@ -49,9 +48,9 @@ _FLUSH_EVERY_S: Final = 0.2
 _RETRY_S: Final = 0.25
 _SLICE_PAUSE_S: Final = 0.002
 _SWEEP_S: Final = 0.25
+# After so long others have their turn; an entry that was begun is finished.
+_APPLY_NS_MAX: Final = 10_000_000
 _NS: Final = 1_000_000_000
-# What is waited out; anything else that a disk says does not get better by itself.
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 type_finish = Callable[[Proposal, Outcome], None]
 
@@ -132,7 +131,6 @@ class Engine:
         self.statistics = EngineStatistics()
         self._log = log
         self._tables = tables
-        self._refresh = refresh
         self._now_ns = now_ns
         self._wall_ns = wall_ns
         # In which second something was last proposed.
@@ -144,7 +142,7 @@ class Engine:
         self._on_slow_apply = on_slow_apply
         self._slow_apply_ns = slow_apply_ns
         self._in_turn = in_turn
-        # Whether the next step of a long command waits for its turn.
+        # Whether what is left to apply waits for its turn.
         self._awaits_turn = False
         self._collected: list[Proposal] = []
         self._pending_count = 0
@@ -153,18 +151,28 @@ class Engine:
         # What is on its way to the log.
         self._frame: _Frame | None = None
         self._disk_full = False
-        self._flushing: tuple[Index, bytes] | None = None
         self._syncing: tuple[int, bytes] | None = None
         self._barriers: list[Callable[[], None]] = []
         self._scrubs: list[Callable[[], None]] = []
         self._settled: list[Callable[[], None]] = []
-        self._flushed: list[tuple[Index, Callable[[], None]]] = []
         # One for each who wants the index and the tables to go on saying the same: slices wait.
         self._holds: set[object] = set()
         self._slicing = False
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self._started = asyncio.Event()
+        self.flushing = Flushing(
+            replica,
+            tables,
+            self.statistics,
+            audit_head=lambda: audit.durable_head,
+            refresh=refresh,
+            now_ns=now_ns,
+            in_turn=in_turn,
+            later=self._later,
+            on_flushed=self._on_flushed,
+            on_fatal=self._fatal,
+        )
         self.care = TableCare(
             tables, self.statistics, refresh=refresh, reopen=reopen, on_fatal=self._fatal
         )
@@ -177,7 +185,7 @@ class Engine:
         )
         self._barriers.append(self._started.set)
         self.every(_TICK_S, self._tick)
-        self.every(_FLUSH_EVERY_S, self._flush)
+        self.every(_FLUSH_EVERY_S, self.flushing.begin)
         self.every(_SWEEP_S, self._sweep)
         self._tick()
         await self._started.wait()
@@ -278,14 +286,14 @@ class Engine:
     def can_read_keys(self) -> bool:
         """Tell whether ranges of keys may be read now, linearizably.
 
-        Also while a long command is carried out: they are answered as they were before it. Nobody
-        has been told that it, or what comes after it in the log, is done; and nobody else reads.
+        Also while what is committed waits for its turn to be applied, or is being carried out in
+        steps: they are answered as they were before it. Nobody has been told that it is done, and
+        nobody else reads. What was answered before this member started has been applied by then.
         """
-        return self.can_read() or (
-            self.replica.is_between
-            and self.replica.node.is_alone
-            and self.replica.node.read_index() is not None
-        )
+        if self.can_read():
+            return True
+        node = self.replica.node
+        return node.is_alone and node.read_index() is not None and self._started.is_set()
 
     def when_readable(self, resume: Callable[[], None]) -> None:
         """Call back once the applied state is good for a linearizable read."""
@@ -304,14 +312,6 @@ class Engine:
             self._settled.append(resume)
         else:
             resume()
-
-    def when_flushed(self, resume: Callable[[], None]) -> None:
-        """Call back once the tables hold everything that is applied by now."""
-        if not self.state.dirty and self._flushing is None:
-            resume()
-            return
-        self._flushed.append((self.state.index, resume))
-        self._flush()
 
     def hold_slices(self) -> Callable[[], None]:
         """Let long work wait until what is returned is called; more calls change nothing."""
@@ -373,7 +373,7 @@ class Engine:
             self._apply()
         elif kind is Report.FAILED and self._frame is not None:
             (number,) = FAILED.unpack_from(body)
-            if number not in _NO_ROOM:
+            if number not in NO_ROOM:
                 self._fatal(f"the log cannot be written: {_text(body)}")
                 return
             # Nothing of it is on the disk: it is written again when there is room. Until then
@@ -386,22 +386,26 @@ class Engine:
     def _apply(self) -> None:
         if self._awaits_turn or self._stopped:
             return
-        finish = self._on_finished
-        begun_ns = self._now_ns()
+        finish, now_ns = self._on_finished, self._now_ns
+        begun_ns = now_ns()
+        is_more = False
         try:
             for proposal, outcome in self.replica.apply_committed(begun_ns):
                 self._pending_count -= 1
                 if not proposal.done:
                     proposal.done = True
                     finish(proposal, outcome)
+                if now_ns() - begun_ns > _APPLY_NS_MAX:
+                    is_more = True
+                    break
         except (DamagedEntry, DamagedRecord) as error:
             # The state is between two entries: nothing of it may be read or stored any more.
             self._fatal(_damaged(error))
             return
-        if self.replica.is_between:
+        if is_more or self.replica.is_between:
             self._awaits_turn = True
             self._in_turn(self._go_on)
-        took_ns = self._now_ns() - begun_ns
+        took_ns = now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
             self._on_slow_apply(took_ns)
         if self._barriers and self.can_read():
@@ -418,7 +422,7 @@ class Engine:
         self._on_batch()
 
     def _go_on(self) -> None:
-        """Carry out the next step of a long command."""
+        """Apply more of what waits, or the next step of a long command."""
         self._awaits_turn = False
         self._apply()
 
@@ -430,42 +434,13 @@ class Engine:
 
     # --- the tables -----------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        if self._flushing is not None or self.replica.is_between:
-            return
-        if not self.state.dirty or not self.state.index:
-            return
-        self._flushing = self.state.begin_flush(*self._audit.durable_head)
-        self._send_rows()
-
-    def _send_rows(self) -> None:
-        if self._flushing is not None and not self._stopped:
-            self._tables.send(Order.WRITE, self._flushing[1])
-
     def _on_table_report(self, kind: Report, body: bytes) -> None:
-        if kind is Report.WRITTEN and self._flushing is not None:
-            total, in_use, took_us = WRITTEN.unpack(body)
-            self.statistics.commits.observe(took_us / 1e6)
-            self.statistics.table_bytes = total
-            self.statistics.table_bytes_in_use = in_use
-            index = self._flushing[0]
-            self._flushing = None
-            self._refresh()
-            self.state.end_flush()
-            self.replica.node.log.forget(index)
-            self._log.send(Order.PURGE, (index + 1).to_bytes(8, "big"))
-            self._tell_flushed(index)
-        elif kind is Report.FAILED and self._flushing is not None:
-            (number,) = FAILED.unpack_from(body)
-            if number not in _NO_ROOM:
-                # Whoever tries again and again would have a log without end, and nobody told.
-                self._fatal(f"the tables cannot be written: {_text(body)}")
-                return
-            # The log has it all; the tables follow when there is room. What is held in memory
-            # until then is bounded by `submit`.
-            self._later(_RETRY_S, self._send_rows)
-        elif not self.care.take(kind, body):
+        if not self.flushing.take(kind, body) and not self.care.take(kind, body):
             self._fatal(f"the table process reports: {_text(body)}")
+
+    def _on_flushed(self, through: Index) -> None:
+        self.replica.node.log.forget(through)
+        self._log.send(Order.PURGE, (through + 1).to_bytes(8, "big"))
 
     # --- the log's segments -----------------------------------------------------------------------
 
@@ -491,16 +466,6 @@ class Engine:
             raise Refused(Failure.NO_LEADER) from None
         self._persist()
         return index
-
-    def _tell_flushed(self, index: Index) -> None:
-        waiting, self._flushed = self._flushed, []
-        for wanted, resume in waiting:
-            if wanted <= index:
-                resume()
-            else:
-                self._flushed.append((wanted, resume))
-        if self._flushed:
-            self._flush()
 
     def sync_audit(self) -> None:
         """Make the audit trail durable where no append does it."""

@@ -12,12 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from kvsecure.storage.files import DirectoryLock, StorageError
 from kvsecure.storage.worker import FAILED, HEAD, Order, Report, order
 
 __all__ = ["DiskLink"]
+
+# More parts than this are many bytes.
+_JOINED_MAX: Final = 2
 
 type_report = Callable[[Report, bytes], None]
 
@@ -65,7 +68,12 @@ class DiskLink(asyncio.Protocol):
 
     def send(self, kind: Order, *parts: bytes) -> None:
         """Give an order."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing():
+            return
+        if len(parts) > _JOINED_MAX:
+            # A flush may have many megabytes: nothing copies them together.
+            self._transport.writelines([HEAD.pack(sum(map(len, parts)), kind), *parts])
+        else:
             self._transport.write(order(kind, *parts))
 
     def close(self) -> None:

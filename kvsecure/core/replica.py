@@ -8,7 +8,7 @@ Keeps: a proposal is finished exactly once, with its answer or a refusal.
 
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple, final
 
 from google.protobuf.message import Message
@@ -158,12 +158,12 @@ class Replica:
         """Take note that the last work order is durable; the next one may go out at once."""
         self.node.persisted()
 
-    def apply_committed(self, now_ns: int) -> Iterator[tuple[Proposal, Outcome]]:
+    def apply_committed(self, now_ns: int) -> Generator[tuple[Proposal, Outcome], None, None]:
         """Apply what is committed and not applied, or one step of a command that is long.
 
         Yields:
-            Each proposal that is finished, with its outcome, in log order. The iterator has to be
-            run to its end.
+            Each proposal that is finished, with its outcome, in log order. Whoever has enough
+            closes the iterator, and goes on with another one.
         """
         log, state = self.node.log, self.state
         if log.committed == log.applied:
@@ -172,23 +172,23 @@ class Replica:
         index: int = log.applied
         waiting = self._waiting
         ahead = waiting[0] if waiting else None
+        state.term = self.node.term
         for entry in entries:
             index += 1
             if ahead is not None and index >= ahead.first:
                 proposal = ahead.proposals[index - ahead.first]
                 outcome = self._carry_out(proposal.caller, proposal.command, now_ns)
                 if outcome is None:
-                    index -= 1
-                    break
+                    return
                 if index == ahead.first + len(ahead.proposals) - 1:
                     waiting.popleft()
                     ahead = waiting[0] if waiting else None
+                state.index = log.applied = Index(index)
                 yield proposal, outcome
             elif entry and self._replay(entry, index, now_ns) is None:
-                index -= 1
-                break
-        state.index = log.applied = Index(index)
-        state.term = self.node.term
+                return
+            else:
+                state.index = log.applied = Index(index)
 
     def _carry_out(
         self, caller: Caller, command: Message | PutBurst | PutTxn, now_ns: int

@@ -256,7 +256,7 @@ class Scans:
         try:
             async with asyncio.timeout(_QUIET_S_MAX):
                 await rested.wait()
-                engine.when_flushed(flushed.set)
+                engine.flushing.when_done(flushed.set)
                 await flushed.wait()
         except BaseException as error:
             given_up = True

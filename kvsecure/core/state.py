@@ -6,7 +6,8 @@ Keeps: the row that says how far the log is applied goes into the same transacti
     applied, so the state on disk is always the state at exactly that index.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final, final
 
 from google.protobuf.message import DecodeError, Message
@@ -33,6 +34,8 @@ _LEASE: Final = b"L"
 _ALARM: Final = b"M"
 _TIMELINE: Final = b"W"
 _RETENTION: Final = b"P"
+# Some milliseconds of packing.
+_ROWS_PER_PIECE: Final = 4_000
 
 
 @final
@@ -131,8 +134,12 @@ class State:
             or self.records.obsolete
         )
 
-    def begin_flush(self, audit_seq: int, audit_hash: bytes) -> tuple[Index, bytes]:
-        """Hand over, packed, what brings the tables to the present state, and its index."""
+    def begin_flush(self, audit_seq: int, audit_hash: bytes) -> tuple[Index, Iterator[bytes]]:
+        """Hand over what brings the tables to the present state, packed piece by piece.
+
+        Returns:
+            The index of the state, and the pieces; whatever is written meanwhile is in none.
+        """
         packed = self.records.begin_flush()
         rows, self.store.rows = self.store.rows, []
         rows += [Row(Table.STATE, key, NO_SCOPE, value) for key, value in self._rows.items()]
@@ -152,7 +159,7 @@ class State:
         )
         rows.append(Row(Table.STATE, _APPLIED, NO_SCOPE, applied.SerializeToString()))
         self._stored_index = self.index
-        return self.index, packed + pack_rows(rows)
+        return self.index, chain(packed, (pack_rows(some) for some in _batched(rows)))
 
     def end_flush(self) -> None:
         """Take note that what was handed over is durable."""
@@ -233,6 +240,11 @@ class State:
 
     def _note(self, key: bytes, record: Message | None) -> None:
         self._rows[key] = None if record is None else record.SerializeToString()
+
+
+def _batched(rows: list[Row]) -> Iterator[list[Row]]:
+    for start in range(0, len(rows), _ROWS_PER_PIECE):
+        yield rows[start : start + _ROWS_PER_PIECE]
 
 
 def alarm_list(state: State, member: int, alarm: int) -> list[maintenance_pb2.AlarmMember]:

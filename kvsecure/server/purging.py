@@ -118,7 +118,7 @@ class Purging:
             while engine.state.index < index:  # noqa: ASYNC110 - nobody waits for an empty entry
                 await asyncio.sleep(_LOOK_EVERY_S)
             flushed = asyncio.Event()
-            engine.when_flushed(flushed.set)
+            engine.flushing.when_done(flushed.set)
             await flushed.wait()
             while any(path.exists() for path in old):  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(_LOOK_EVERY_S)

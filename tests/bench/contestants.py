@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, final
 
 from support.rpc import Client
-from support.servers import EtcdMember, KvsecureServer, Member
+from support.servers import ROOT_PASSWORD, EtcdMember, KvsecureServer, Member
 
 from kvsecure.proto import auth_pb2, authstore_pb2
 
@@ -50,6 +50,12 @@ class Server:
         if self.is_open:
             return self.member.anonymous()
         return self.member.client(USER, PASSWORD)
+
+    def renew(self, client: Client, root: Client) -> None:
+        """Give both clients new tokens; those of a long run end before it."""
+        if not self.is_open:
+            client.login(USER, PASSWORD)
+            root.login("root", ROOT_PASSWORD)
 
     def root(self) -> Client:
         """Return a client that may do everything."""

@@ -26,6 +26,7 @@ _CALLS_UNDER_WAY: Final = 20
 _SAMPLE_S: Final = 1.0
 _COMPACT_EVERY_S: Final = 5.0
 _TTL_S: Final = 5
+_LOGIN_EVERY_S: Final = 120.0
 _MIB: Final = 2**20
 
 
@@ -42,13 +43,17 @@ def measure_soak(server: Server, *, duration_s: float) -> Iterator[Figure]:
     with server.client() as client, server.root() as root:
         watching = _watch(server, client.token)
         load = _Load(client)
-        begun = last_compaction = time.monotonic()
+        begun = last_compaction = last_login = time.monotonic()
         try:
             while (now := time.monotonic()) - begun < duration_s:
                 load.run_for(min(_SAMPLE_S, duration_s))
                 samples.append((now - begun, cost_of(pid).resident_bytes / _MIB))
                 watching.receive()
                 watching.forget()
+                if now - last_login > _LOGIN_EVERY_S:
+                    last_login = now
+                    server.renew(client, root)
+                    load.go_on_as(client)
                 if now - last_compaction > _COMPACT_EVERY_S:
                     last_compaction = now
                     _compact(root)
@@ -84,6 +89,10 @@ class _Load:
         self._chance = random.Random(4)  # the same load for every contestant
         self._room = threading.Semaphore(_CALLS_UNDER_WAY)
         self._failures: list[BaseException] = []
+        self.go_on_as(client)
+
+    def go_on_as(self, client: Any) -> None:
+        """Make the calls that come with the token that the client has now."""
         self._calls = {
             name: client.prepared(f"/etcdserverpb.{name}")
             for name in ("KV/Put", "KV/Range", "KV/DeleteRange", "KV/Txn", "Lease/LeaseGrant")

@@ -79,6 +79,8 @@ class EngineLab:
         self.told: list[tuple[Proposal, Outcome]] = []
         self.fatal: list[str] = []
         self.forward_ns = 0
+        # How much time passes whenever somebody looks at the clock.
+        self.glance_ns = 0
         # The time of day stands still unless a test says so: nothing but the test's own commands
         # is in the log.
         self.wall_ns = 0
@@ -91,7 +93,7 @@ class EngineLab:
             restored.tables,
             refresh=restored.reader.refresh,
             reopen=restored.reader.reopen,
-            now_ns=lambda: time.monotonic_ns() + self.forward_ns,
+            now_ns=self._now_ns,
             wall_ns=lambda: self.wall_ns,
             on_finished=self._on_finished,
             on_batch=lambda: None,
@@ -142,7 +144,11 @@ class EngineLab:
 
     async def flushed(self) -> None:
         """Wait until the tables hold everything that was applied."""
-        await eventually(lambda: not self.state.dirty and self.engine._flushing is None)
+        await eventually(lambda: not self.state.dirty and not self.engine.flushing.is_under_way)
+
+    def _now_ns(self) -> int:
+        self.forward_ns += self.glance_ns
+        return time.monotonic_ns() + self.forward_ns
 
     def _in_turn(self, step: Callable[[], None]) -> None:
         if self.held is None:

@@ -5,7 +5,7 @@ Never: knows how tables store anything; a subclass may bring the real ones.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -161,7 +161,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.state = reload(self.tables)
         self.model = DumbStore()
         self.log: list[bytes] = []
-        self.in_flight: bytes | None = None
+        # Packed as late as can be.
+        self.in_flight: Iterator[bytes] | None = None
         self.walks: list[_Walking] = []
 
     def make_tables(self) -> StoredTables:
@@ -376,7 +377,7 @@ class StoreMachine(RuleBasedStateMachine):
     def end_flush(self) -> None:
         """Let the tables finish."""
         if self.in_flight is not None:
-            self.tables.write(self.in_flight)
+            self.tables.write(b"".join(self.in_flight))
             self.in_flight = None
             self.state.end_flush()
 
@@ -384,7 +385,7 @@ class StoreMachine(RuleBasedStateMachine):
     def crash(self, written: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
         """Lose what is in memory; a flush on its way was written as a whole or not at all."""
         if written and self.in_flight is not None:
-            self.tables.write(self.in_flight)
+            self.tables.write(b"".join(self.in_flight))
         self.in_flight = None
         self.walks.clear()
         at_once = self.state.store.deleted_at_once

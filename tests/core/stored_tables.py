@@ -90,7 +90,7 @@ class MemoryTables:
 def flush(state: State, tables: StoredTables) -> None:
     """Bring the tables to the present state."""
     _, packed = state.begin_flush(0, b"")
-    tables.write(packed)
+    tables.write(b"".join(packed))
     state.end_flush()
 
 

@@ -108,7 +108,8 @@ def test_what_is_not_in_the_tables_yet_never_gets_there(state: State) -> None:
     other_bytes = state.records.fresh_bytes - size_bytes
 
     _destroy(state)
-    _, packed = state.begin_flush(0, b"")
+    _, pieces = state.begin_flush(0, b"")
+    packed = b"".join(pieces)
 
     assert _SECRET not in packed
     assert any(row.table is Table.RECORDS for row in unpack_rows(packed))
@@ -120,10 +121,10 @@ def test_what_is_on_its_way_to_the_tables_is_deleted_there(
 ) -> None:
     """A secret that the table process has been handed goes with the next flush."""
     _put(state, b"k", _SECRET)
-    _, packed = state.begin_flush(0, b"")
+    _, pieces = state.begin_flush(0, b"")
 
     _destroy(state)
-    tables.write(packed)
+    tables.write(b"".join(pieces))
     state.end_flush()
     flush(state, tables)
 

@@ -83,8 +83,8 @@ def test_engine_does_not_try_for_ever_to_write_tables(
     async def act() -> None:
         async with running(tmp_path / "state") as lab:
             await lab.put(b"k", b"v")
-            await lab.flushed()
-            lab.engine._flushing = (lab.state.index, b"")
+            lab.engine.flushing.begin()
+            assert lab.engine.flushing.is_under_way
 
             lab.engine._on_table_report(Report.FAILED, FAILED.pack(number) + b"why")
 
@@ -307,7 +307,7 @@ def test_engine_goes_on_while_the_tables_cannot_be_written(tmp_path: Path) -> No
                 disk.fill()
                 for number in range(10):
                     await lab.put(b"k%d" % number, b"v" * 2_000)
-                await eventually(lambda: lab.engine._flushing is not None)
+                await eventually(lambda: lab.engine.flushing.is_under_way)
                 await lab.put(b"more", b"v")
                 assert lab.state.dirty
                 assert not lab.fatal

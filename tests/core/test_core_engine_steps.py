@@ -1,4 +1,4 @@
-"""Long commands through the engine: what goes on meanwhile, what waits, and what a crash leaves."""
+"""Long work through the engine: what goes on meanwhile, what waits, and what a crash leaves."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,8 @@ from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.proto import kv_pb2, lease_pb2
 
 _KEYS: Final = 25
+# Of which records are packed in several pieces.
+_MANY: Final = 5_000
 _DELETE: Final = kv_pb2.DeleteRangeRequest(key=b"k/", range_end=b"k0")
 _REVOKE: Final = lease_pb2.LeaseRevokeRequest(ID=7)
 
@@ -106,10 +108,10 @@ def test_nothing_is_flushed_in_the_midst_of_a_long_command(tmp_path: Path) -> No
     async def act() -> None:
         async with _in_the_midst(tmp_path / "state", _DELETE) as (lab, deleting):
             flushed: list[bool] = []
-            lab.engine.when_flushed(lambda: flushed.append(deleting.done()))
+            lab.engine.flushing.when_done(lambda: flushed.append(deleting.done()))
             for _ in range(3):
-                lab.engine._flush()
-                assert lab.engine._flushing is None
+                lab.engine.flushing.begin()
+                assert not lab.engine.flushing.is_under_way
                 lab.held.pop()()
             assert not flushed
 
@@ -156,5 +158,76 @@ def test_long_command_is_whole_after_a_crash(tmp_path: Path, command: Message) -
             await lab.flushed()
         async with running(tmp_path / "state") as lab:
             assert _count(lab) == 1
+
+    asyncio.run(act())
+
+
+# --- many commands, and large flushes -----------------------------------------------------------
+
+
+def test_many_commands_are_applied_in_turns(tmp_path: Path) -> None:
+    """A batch that takes long is answered bit by bit, and keys are read between its parts."""
+
+    async def act() -> None:
+        async with running(tmp_path / "state") as lab:
+            lab.held = []
+            lab.glance_ns = 6_000_000
+            told = [lab.submit_put(b"k/%02d" % n, b"v") for n in range(_KEYS)]
+            lab.engine.end_turn()
+            await eventually(lambda: lab.held)
+            turns = 0
+            while lab.held:
+                turns += 1
+                done = sum(each.done() for each in told)
+                assert done == _count(lab) == lab.state.store.revision - 1
+                assert lab.engine.can_read_keys()
+                assert not lab.engine.can_read()
+                (step,) = lab.held
+                lab.held.clear()
+                step()
+
+            outcomes = await asyncio.gather(*told)
+
+            assert turns > _KEYS // 4
+            assert [each.revision for each in outcomes if isinstance(each, Answer)] == list(
+                range(2, _KEYS + 2)
+            )
+            assert lab.engine.can_read()
+
+    asyncio.run(act())
+
+
+def test_large_flush_is_packed_in_turns(tmp_path: Path) -> None:
+    """What is written while a flush is packed is not in it, and all of it is there afterwards."""
+
+    async def act() -> None:
+        async with running(tmp_path / "state") as lab:
+            await lab.flushed()
+            # Nothing is flushed but where this says so.
+            for timer in lab.engine._timers:
+                timer.cancel()
+            told = [lab.submit_put(b"k/%04d" % n, b"v") for n in range(_MANY)]
+            lab.engine.end_turn()
+            await asyncio.gather(*told)
+            lab.held, lab.glance_ns = [], 3_000_000
+
+            lab.engine.flushing.begin()
+            assert lab.held
+            assert lab.state.records.unflushed_bytes
+            await lab.put(b"k/0000", b"later")
+            turns = 0
+            while lab.held:
+                turns += 1
+                lab.held.pop()()
+            await eventually(lambda: not lab.engine.flushing.is_under_way)
+
+            # Records of a piece each, and the rows of the index.
+            assert turns >= 3
+            assert next(iter(lab.state.records.fresh.values()))[1].endswith(b"later")
+            assert len(lab.state.records.fresh) == 1
+        async with running(tmp_path / "state") as lab:
+            assert value_of(lab.state, b"k/0000") == b"later"
+            assert value_of(lab.state, b"k/%04d" % (_MANY - 1)) == b"v"
+            assert _count(lab) == _MANY
 
     asyncio.run(act())

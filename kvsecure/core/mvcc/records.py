@@ -11,7 +11,8 @@ Keeps: a record never changes, so nothing here is ever stale; a record is in one
     until the transaction that holds it is durable.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final, Protocol, final
 
 from kvsecure.model.errors import invariant
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 _INDEX_BLOCK_ROWS_MAX: Final = 4_096
+# Some milliseconds of packing each.
+_RECORDS_PER_PIECE: Final = 2_000
+_POSITIONS_PER_PIECE: Final = 10_000
 _TENANT_BYTES: Final = 4
 _HEAD_BYTES: Final = 36
 _KEY_LENGTH_BYTES: Final = 4
@@ -159,23 +163,38 @@ class Records:
                 self._cache_bytes -= len(cached)
             self.obsolete.append(place)
 
-    def begin_flush(self) -> bytes:
-        """Hand over, packed, what has to be written; reads find it here until `end_flush`."""
+    def begin_flush(self) -> Iterator[bytes]:
+        """Hand over what has to be written; reads find it here until `end_flush`.
+
+        Returns:
+            It, packed piece by piece, each a millisecond or two of work; what is written meanwhile
+            is none of it.
+        """
         invariant(self.flushes_begun == self.flushes_ended, "one flush at a time")
         self.flushes_begun += 1
         self._flushing, self.fresh = self.fresh, {}
         self._flushing_bytes, self.fresh_bytes = self.fresh_bytes, 0
         rows, self.fresh_rows = self.fresh_rows, []
         obsolete, self.obsolete = self.obsolete, []
-        # Nobody will ask for them again: what the cache holds is what may be asked for.
-        for place in self._cache.keys() & obsolete:
-            self._cache_bytes -= len(self._cache.pop(place))
-        others = [
-            index_block(rows[i : i + _INDEX_BLOCK_ROWS_MAX])
-            for i in range(0, len(rows), _INDEX_BLOCK_ROWS_MAX)
-        ]
-        packed = pack_records(self._flushing), pack_rows(others), pack_record_deletions(obsolete)
-        return b"".join(packed)
+        return self._packed(self._flushing, rows, obsolete)
+
+    def _packed(
+        self,
+        records: Mapping[bytes, tuple[TenantId, bytes]],
+        rows: list[bytes],
+        obsolete: list[bytes],
+    ) -> Iterator[bytes]:
+        left = iter(records.items())
+        while some := dict(islice(left, _RECORDS_PER_PIECE)):
+            yield pack_records(some)
+        for start in range(0, len(rows), _INDEX_BLOCK_ROWS_MAX):
+            yield pack_rows([index_block(rows[start : start + _INDEX_BLOCK_ROWS_MAX])])
+        for start in range(0, len(obsolete), _POSITIONS_PER_PIECE):
+            places = obsolete[start : start + _POSITIONS_PER_PIECE]
+            # Nobody will ask for them again: what the cache holds is what may be asked for.
+            for place in self._cache.keys() & places:
+                self._cache_bytes -= len(self._cache.pop(place))
+            yield pack_record_deletions(places)
 
     def end_flush(self) -> None:
         """Take note that what was handed over is durable."""
