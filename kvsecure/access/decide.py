@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
-from kvsecure.access.grants import Grants
+from kvsecure.access.grants import Grants, Intervals
 from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import invariant
-from kvsecure.model.keys import FROM_KEY, span_of
+from kvsecure.model.keys import FROM_KEY, Span, span_of
 from kvsecure.model.limits import TXN_DEPTH_MAX
 from kvsecure.proto import (
     auth_pb2,
@@ -69,6 +69,10 @@ class Facts(Protocol):
 
     def lease_keys(self, lease: int) -> Collection[bytes]:
         """Return the keys attached to a lease."""
+        ...
+
+    def lease_reach(self, lease: int) -> Span | None:
+        """Return a span in which all keys attached to a lease lie, or None if there is none."""
         ...
 
     def leases(self) -> Iterable[int]:
@@ -219,7 +223,7 @@ def _put(grants: Grants, request: kv_pb2.PutRequest, facts: Facts) -> Decision:
         return Decision.DENY_KEYS
     if request.prev_kv and not grants.read.cover_key(key):
         return Decision.DENY_KEYS
-    return _keys(not request.lease or _may_write_all(grants, facts.lease_keys(request.lease)))
+    return _keys(not request.lease or _covers_lease(grants.write, request.lease, facts))
 
 
 def _get_burst(grants: Grants, burst: GetBurst, _: Facts) -> Decision:
@@ -281,7 +285,7 @@ def _lease_write(
     request: lease_pb2.LeaseRevokeRequest | lease_pb2.LeaseKeepAliveRequest,
     facts: Facts,
 ) -> Decision:
-    return _keys(grants.admin or _may_write_all(grants, facts.lease_keys(request.ID)))
+    return _keys(grants.admin or _covers_lease(grants.write, request.ID, facts))
 
 
 def _lease_read(
@@ -289,17 +293,12 @@ def _lease_read(
 ) -> Decision:
     if grants.admin or not request.keys:
         return Decision.ALLOW
-    return _keys(all(grants.read.cover_key(key) for key in facts.lease_keys(request.ID)))
+    return _keys(_covers_lease(grants.read, request.ID, facts))
 
 
 def _lease_list(grants: Grants, _: lease_pb2.LeaseLeasesRequest, facts: Facts) -> Decision:
     return _keys(
-        grants.admin
-        or all(
-            grants.read.cover_key(key)
-            for lease in facts.leases()
-            for key in facts.lease_keys(lease)
-        )
+        grants.admin or all(_covers_lease(grants.read, lease, facts) for lease in facts.leases())
     )
 
 
@@ -313,8 +312,12 @@ def _may_read(grants: Grants, key: bytes, range_end: bytes) -> bool:
     return grants.read.cover(span_of(key, range_end))
 
 
-def _may_write_all(grants: Grants, keys: Iterable[bytes]) -> bool:
-    return all(grants.write.cover_key(key) for key in keys)
+def _covers_lease(intervals: Intervals, lease: int, facts: Facts) -> bool:
+    """Tell whether all keys of a lease are covered; it may have very many, close to each other."""
+    reach = facts.lease_reach(lease)
+    if reach is None or intervals.cover(reach):
+        return True
+    return intervals.cover_keys(facts.lease_keys(lease))
 
 
 # --- the table ----------------------------------------------------------------------------------

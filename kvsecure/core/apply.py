@@ -25,6 +25,7 @@ from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import LeaseId, TenantId
+from kvsecure.model.keys import Span
 from kvsecure.model.limits import RETENTION_POLICIES_MAX
 from kvsecure.proto import (
     auth_pb2,
@@ -57,6 +58,10 @@ class LeaseFacts:
     def lease_keys(self, lease: int) -> Collection[bytes]:
         """Return the keys attached to a lease."""
         return self._space.leases.keys_of(lease)
+
+    def lease_reach(self, lease: int) -> Span | None:
+        """Return a span in which all of them lie, or None if there is none."""
+        return self._space.leases.reach_of(lease)
 
     def leases(self) -> Iterable[int]:
         """Return all leases."""

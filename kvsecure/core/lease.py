@@ -13,6 +13,7 @@ import heapq
 from typing import NamedTuple, final
 
 from kvsecure.model.ids import LeaseId
+from kvsecure.model.keys import Span
 from kvsecure.model.limits import LEASE_CHECKPOINT_EVERY_S, LEASE_EXPIRY_RETRY_S
 
 __all__ = ["LeaseTable", "LeaseView"]
@@ -36,8 +37,10 @@ class _Lease:
         "checkpoint_ns",
         "deadline_ns",
         "due_ns",
+        "first",
         "is_reported",
         "keys",
+        "last",
         "remaining_s",
         "ttl_s",
     )
@@ -52,6 +55,9 @@ class _Lease:
         # When it is looked at next for a checkpoint; 0 if it needs none.
         self.checkpoint_ns = 0
         self.keys: set[bytes] = set()
+        # Between these lie all keys that it ever had.
+        self.first = b""
+        self.last = b""
         # Whether `expired` has named it; it does so once.
         self.is_reported = False
 
@@ -188,8 +194,22 @@ class LeaseTable:
     def attach(self, lease: int, key: bytes) -> None:
         """Tie a key to a lease; a lease that is gone is left alone."""
         found = self._leases.get(LeaseId(lease))
-        if found is not None:
-            found.keys.add(key)
+        if found is None:
+            return
+        if not found.keys:
+            found.first = found.last = key
+        elif key < found.first:
+            found.first = key
+        elif key > found.last:
+            found.last = key
+        found.keys.add(key)
+
+    def reach_of(self, lease: int) -> Span | None:
+        """Return a span in which all keys of a lease lie, or None if it has none."""
+        found = self._leases.get(LeaseId(lease))
+        if found is None or not found.keys:
+            return None
+        return Span(found.first, found.last + b"\0")
 
     def detach(self, lease: int, key: bytes) -> None:
         """Untie a key from a lease."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any, Final, NamedTuple, final
 
+from kvsecure.model.keys import Span
 from kvsecure.proto import kv_pb2, lease_pb2, watch_pb2
 
 __all__ = [
@@ -72,6 +73,11 @@ class LeaseBook:
     def lease_keys(self, lease: int) -> frozenset[bytes]:
         """Return the keys attached to a lease."""
         return self.keys.get(lease, frozenset())
+
+    def lease_reach(self, lease: int) -> Span | None:
+        """Return a span in which all keys attached to a lease lie, or None if there is none."""
+        keys = self.lease_keys(lease)
+        return Span(min(keys), max(keys) + b"\0") if keys else None
 
     def leases(self) -> list[int]:
         """Return all leases."""

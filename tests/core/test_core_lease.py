@@ -125,6 +125,14 @@ class _LeaseMachine(RuleBasedStateMachine):
             each.is_reported = False
 
     @invariant()
+    def all_keys_lie_in_reach(self) -> None:
+        """Whoever may write all of the reach may write all keys; a lease without any has none."""
+        for lease, dumb in self.dumb.items():
+            reach = self.table.reach_of(lease)
+            assert (reach is None) == (not dumb.keys)
+            assert reach is None or all(map(reach.holds, dumb.keys))
+
+    @invariant()
     def views_are_equal(self) -> None:
         """Compare everything that can be told."""
         assert len(self.table) == len(self.dumb)
