@@ -39,7 +39,7 @@ __all__ = [
 
 _INDEX_BLOCK_ROWS_MAX: Final = 4_096
 # Some milliseconds of packing each.
-_RECORDS_PER_PIECE: Final = 2_000
+_RECORDS_PER_PIECE: Final = 1_000
 _POSITIONS_PER_PIECE: Final = 10_000
 _TENANT_BYTES: Final = 4
 _HEAD_BYTES: Final = 36
