@@ -130,14 +130,17 @@ class Replica:
         self.state = state
         self._waiting: deque[_Waiting] = deque()
 
-    def propose(self, proposals: Sequence[Proposal]) -> None:
-        """Hand commands to consensus.
+    def propose(self, proposals: Sequence[Proposal]) -> int:
+        """Hand commands to consensus; return how many bytes their entries are.
 
         Raises:
-            NotLeader: This member cannot; nothing was proposed.
+            Refusal: This member cannot; nothing was proposed.
         """
-        first = self.node.propose([proposal.entry for proposal in proposals])
+        entries = [proposal.entry for proposal in proposals]
+        size_bytes = sum(map(len, entries))
+        first = self.node.propose(entries, size_bytes)
         self._waiting.append(_Waiting(first, proposals))
+        return size_bytes
 
     def ready(self) -> Ready | None:
         """Return what has to be made durable now, or None."""
@@ -148,16 +151,17 @@ class Replica:
         self.node.persisted()
 
     def apply_committed(self, now_ns: int) -> Iterator[tuple[Proposal, Outcome]]:
-        """Apply what is committed and not applied.
+        """Apply what is committed, durable here, and not applied.
 
         Yields:
             Each proposal that is finished, with its outcome, in log order. The iterator has to be
             run to its end.
         """
         log, state = self.node.log, self.state
-        if log.committed == log.applied:
+        settled = log.settled
+        if settled == log.applied:
             return
-        entries = log.entries(log.applied, log.committed)
+        entries = log.entries(log.applied, settled)
         index: int = log.applied
         waiting = self._waiting
         ahead = waiting[0] if waiting else None
@@ -173,10 +177,11 @@ class Replica:
                     waiting.popleft()
                     ahead = waiting[0] if waiting else None
                 yield proposal, outcome
-            elif entry:
+            elif entry and entry[0]:
+                # Neither a leader's empty entry nor a configuration: a command.
                 _replay(state, entry, index, now_ns)
         state.index = log.applied = Index(index)
-        state.term = self.node.term
+        state.term = log.term_of(settled) or state.term
 
     def expire(self, before_ns: int) -> Iterator[Proposal]:
         """Yield the proposals that have waited since before a time and are still waited for."""
