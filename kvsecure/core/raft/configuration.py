@@ -33,7 +33,10 @@ class DamagedConfiguration(Exception):
 @final
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Members in sorted groups; whoever is in `outgoing` votes until the joint step is left."""
+    """Members in sorted groups; whoever is in `outgoing` votes until the joint step is left.
+
+    One without voters is that of a member which joins, and has been told of nobody yet.
+    """
 
     voters: tuple[MemberId, ...]
     # The voters before the change that is under way; empty when none is.
@@ -51,7 +54,6 @@ class Configuration:
         voting = {*self.voters, *self.outgoing}
         everybody = voting.union(self.learners, self.learners_next)
         object.__setattr__(self, "members", tuple(sorted(everybody)))
-        invariant(self.voters, "somebody votes")
         invariant(not voting.intersection(self.learners), "a learner has no vote")
         invariant(
             set(self.learners_next) <= set(self.outgoing) - set(self.voters),
@@ -73,7 +75,11 @@ class Configuration:
 
     def have_agreed(self, votes: Collection[MemberId]) -> bool:
         """Tell whether these are enough to decide."""
-        return has_majority(votes, self.voters) and has_majority(votes, self.outgoing)
+        return (
+            bool(self.voters)
+            and has_majority(votes, self.voters)
+            and (not self.outgoing or has_majority(votes, self.outgoing))
+        )
 
     def have_refused(self, refusals: Collection[MemberId]) -> bool:
         """Tell whether so many refuse that the others cannot decide."""

@@ -80,7 +80,9 @@ class Following:
             if cut < log.last:
                 self._truncate(cut)
             log.append(term, fresh)
-            self._membership.add(found)
+            if found:
+                self._membership.forget(log.offset)
+                self._membership.add(found)
         self.verified = Index(max(self.verified, prev + len(entries)))
         self.commit(message.committed)
         return Taken.STORED

@@ -14,15 +14,12 @@ this member does (thesis 10.2.1). Only what is both may be applied: that is `set
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final, final
+from typing import final
 
 from kvsecure.model.errors import invariant
 from kvsecure.model.ids import Index, Term
 
 __all__ = ["RaftLog"]
-
-# Entries in one message, however small they are.
-_RUN_MAX: Final = 4_096
 
 
 @final
@@ -85,16 +82,19 @@ class RaftLog:
             end = bisect_right(self._terms, term, start)
         return term, self._entries[start:end]
 
-    def bounded_run_after(self, after: Index, bytes_max: int) -> tuple[Term, list[bytes], int]:
+    def bounded_run_after(
+        self, after: Index, entries_max: int, bytes_max: int
+    ) -> tuple[Term, list[bytes], int]:
         """Return a run of entries of one term, and its bytes.
 
         Args:
             after: There is an entry after it.
+            entries_max: How many it may be.
             bytes_max: What the entries may be together; the first is taken in any case.
         """
         start = after - self.offset
         term = self._terms[start]
-        end = bisect_right(self._terms, term, start, min(start + _RUN_MAX, len(self._terms)))
+        end = bisect_right(self._terms, term, start, min(start + entries_max, len(self._terms)))
         run = self._entries[start:end]
         size = sum(map(len, run))
         if size > bytes_max:

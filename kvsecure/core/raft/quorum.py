@@ -17,8 +17,8 @@ _Number = TypeVar("_Number", bound=int)
 
 
 def has_majority(votes: Collection[MemberId], voters: Collection[MemberId]) -> bool:
-    """Tell whether more than half of the voters are among the votes; of nobody, all agree."""
-    return not voters or 2 * sum(voter in votes for voter in voters) > len(voters)
+    """Tell whether more than half of the voters are among the votes."""
+    return 2 * sum(voter in votes for voter in voters) > len(voters)
 
 
 def agreed(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import final
 
+from kvsecure.core.raft.codec import ENTRIES_MAX
 from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.membership import Membership
@@ -185,7 +186,7 @@ class Replication:
             entries: list[bytes] = []
             if prev < log.last:
                 entry_term, entries, size = log.bounded_run_after(
-                    prev, self._settings.append_bytes_max
+                    prev, ENTRIES_MAX, self._settings.append_bytes_max
                 )
             elif progress.sending is Sending.REPLICATE and progress.committed_sent >= committed:
                 return
