@@ -259,7 +259,7 @@ class Cluster:
         for _ in range(4 * TICKS):
             if self.node(member).role is Role.LEADER:
                 return
-            for other in self.running:
+            for other in set(self.running) - {member}:
                 # They have not heard of any leader for long enough.
                 self.node(other)._election.elapsed = TICKS
             self.tick(member)
