@@ -254,14 +254,17 @@ class Cluster:
 
     # --- what is asked of it ----------------------------------------------------------------------
 
+    def silence(self, member: int) -> None:
+        """Have a member think that it has not heard of a leader for the least timeout."""
+        self.node(member)._election.elapsed = TICKS
+
     def elect(self, member: int) -> None:
         """Have a member win an election; its rivals' clocks stand still meanwhile."""
         for _ in range(4 * TICKS):
             if self.node(member).role is Role.LEADER:
                 return
             for other in set(self.running) - {member}:
-                # They have not heard of any leader for long enough.
-                self.node(other)._election.elapsed = TICKS
+                self.silence(other)
             self.tick(member)
             self.settle()
         raise Violated(f"{member} is not elected")
