@@ -260,6 +260,38 @@ def test_nothing_is_acknowledged_before_it_is_durable_figure_2() -> None:
     assert (before, cluster.node(1).log.committed) == (1, 2)
 
 
+def test_answer_speaks_of_durable_entries_only_figure_2() -> None:
+    """An answer to what is durable says nothing of what came after it and is not."""
+    cluster = _three()
+    cluster.propose(1, "a")
+    first = _appends(cluster, 2)
+    cluster.settle()
+    cluster.stuck_disks = {1, 2, 3}
+    cluster.propose(1, "b")
+    cluster.deliver()
+    for message in first:
+        cluster.hand_over(message)
+
+    assert [m.through for m in cluster.wire if isinstance(m, AppendReply)] == [2]
+
+
+def test_entries_of_two_terms_are_acknowledged_as_they_become_durable_figure_2() -> None:
+    """Between two work orders an answer says what the first of them has made durable."""
+    cluster = Cluster((1, 2, 3))
+    node = cluster.node(2)
+    head = (MemberId(1), MemberId(2), Term(3))
+    node.step(Append(*head, Index(0), Term(0), Term(1), Index(0), [command("a")]))
+    node.step(Append(*head, Index(1), Term(1), Term(3), Index(0), [command("b")]))
+    node.ready()
+    node.persisted()
+    between = node.take_messages()
+    node.ready()
+    node.persisted()
+
+    assert [m.through for m in between if isinstance(m, AppendReply)] == [1]
+    assert [m.through for m in node.take_messages() if isinstance(m, AppendReply)] == [2]
+
+
 def test_leader_writes_while_it_sends_thesis_10_2_1() -> None:
     """Others get entries before the leader's disk has them, and can commit them without it."""
     cluster = _three()
