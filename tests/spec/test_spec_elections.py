@@ -7,6 +7,7 @@ from kvsecure.core.raft.messages import (
     Append,
     AppendReply,
     Heartbeat,
+    HeartbeatReply,
     PreVote,
     PreVoteReply,
     TimeoutNow,
@@ -82,6 +83,17 @@ def test_vote_is_told_only_when_durable_section_5_2() -> None:
     assert before == []
     assert cluster.wire == [VoteReply(MemberId(2), MemberId(1), Term(1), granted=True)]
     assert cluster.disks[2].hard_state[:2] == (1, 1)
+
+
+def test_vote_of_a_term_that_is_past_is_not_told_section_5_2() -> None:
+    """A vote that was never durable in its term is not told once the term is another."""
+    cluster = Cluster((1, 2, 3))
+    node = cluster.node(2)
+    node.step(Vote(MemberId(1), MemberId(2), Term(1), Index(0), Term(0), is_transfer=False))
+    node.step(Heartbeat(MemberId(3), MemberId(2), Term(2), Index(0), 0))
+    cluster.persist(2)
+
+    assert [type(message) for message in cluster.wire] == [HeartbeatReply]
 
 
 def test_candidate_asks_only_when_its_own_vote_is_durable_section_5_2() -> None:

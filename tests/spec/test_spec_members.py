@@ -354,6 +354,20 @@ def test_answers_of_strangers_are_not_counted() -> None:
     assert cluster.node(1).status().dropped[Dropped.UNKNOWN] == 2
 
 
+def test_answers_about_what_was_never_sent_are_not_counted() -> None:
+    """A member that claims to store more than there is moves nothing."""
+    cluster = _cluster(1, 2, 3)
+    cluster.settle()
+    before = cluster.node(1).status().peers[MemberId(2)]
+    for rejected in (False, True):
+        cluster.hand_over(
+            AppendReply(MemberId(2), MemberId(1), Term(1), Index(9), rejected, Index(0), Term(0))
+        )
+
+    assert cluster.node(1).status().peers[MemberId(2)] == before
+    assert cluster.node(1).status().dropped[Dropped.IMPOSSIBLE] == 2
+
+
 def test_leader_may_be_a_stranger_thesis_4_1() -> None:
     """A member follows a leader that its own configuration does not know of."""
     cluster = Cluster((1, 2, 3))

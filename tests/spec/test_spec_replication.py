@@ -183,6 +183,18 @@ def test_committed_entries_are_never_cut_off_section_5_4() -> None:
     assert node.log.entries(Index(1), Index(3)) == [command("a"), command("b")]
 
 
+def test_terms_in_a_log_never_fall_section_5_3() -> None:
+    """Entries of an earlier term than a committed one before them are not believed."""
+    cluster = Cluster((1, 2, 3))
+    node = cluster.node(2)
+    head = (MemberId(1), MemberId(2), Term(5))
+    node.step(Append(*head, Index(0), Term(0), Term(3), Index(3), [b"", b"", b""]))
+    node.step(Append(*head, Index(1), Term(1), Term(2), Index(3), [b"", b"", b"", b""]))
+
+    assert node.log.last == 3
+    assert node.status().dropped[Dropped.IMPOSSIBLE] == 1
+
+
 def test_entries_of_this_leader_are_never_cut_off_section_5_3() -> None:
     """A leader's log only grows: who says that it had others in the same term is not believed."""
     cluster = Cluster((1, 2, 3))
@@ -199,7 +211,7 @@ def test_entries_of_this_leader_are_never_cut_off_section_5_3() -> None:
 
 
 def test_late_duplicates_shorten_nothing_section_5_3() -> None:
-    """Entries that come again, or late, leave those behind them in place."""
+    """Entries that come again, or late, are answered, and leave those behind them in place."""
     cluster = _three()
     cluster.propose(1, "a")
     cluster.persist(1)
@@ -210,8 +222,10 @@ def test_late_duplicates_shorten_nothing_section_5_3() -> None:
 
     for message in early:
         cluster.hand_over(message)
+    answers = [message.through for message in cluster.wire if isinstance(message, AppendReply)]
     cluster.settle()
 
+    assert answers == [3]
     assert cluster.node(2).log.last == 3
 
 
@@ -492,6 +506,26 @@ def test_nothing_is_sent_while_a_snapshot_is_section_7() -> None:
     cluster.tick(1)
 
     assert [type(m) for m in cluster.wire if m.to == 3] == [Heartbeat]
+
+
+def test_snapshot_carries_the_configuration_of_its_index_section_7() -> None:
+    """What is ordered is the configuration at the snapshot's index, not a later one."""
+    cluster = _three()
+    cluster.crash(3)
+    cluster.propose(1, "a")
+    cluster.settle()
+    cluster.compact(1)
+    cluster.stuck_disks = {2}
+    cluster.change(1, [1, 2, 3, 4])
+    cluster.start(3)
+    for _ in range(5):
+        cluster.tick(1)
+        cluster.deliver()
+        cluster.persist(3)
+
+    orders = {order.to: order for _, order in cluster.orders}
+    assert orders[MemberId(3)].index == 2
+    assert orders[MemberId(3)].configuration == cluster.configuration
 
 
 def test_snapshot_keeps_what_is_behind_it_section_7() -> None:

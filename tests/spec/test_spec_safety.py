@@ -30,6 +30,14 @@ class _Storm:
         self.cluster = Cluster(members, settings=_SMALL, seed=seed)
         self.count = 0
 
+    def rage(self, steps: int) -> None:
+        """Let so many things happen, and look at everybody's whole log now and then."""
+        for number in range(steps):
+            self.step()
+            if number % 50 == 0:
+                self.cluster.check_logs()
+        self.cluster.check_logs()
+
     def step(self) -> None:
         """Let one thing happen."""
         chance, cluster = self.random.random(), self.cluster
@@ -125,12 +133,17 @@ class _Storm:
 @pytest.mark.parametrize("seed", range(40))
 def test_anything_may_happen_figure_3(seed: int) -> None:
     """Whatever is lost, doubled, late, cut, crashed or changed, all five properties hold."""
-    storm = _Storm(seed)
-    for number in range(1_500):
-        storm.step()
-        if number % 50 == 0:
-            storm.cluster.check_logs()
-    storm.cluster.check_logs()
+    _Storm(seed).rage(1_500)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_anything_may_happen_for_long_figure_3() -> None:
+    """Three hundred clusters go through six thousand steps each, and all properties hold."""
+    start = random.SystemRandom().getrandbits(32)
+    for seed in range(start, start + 300):
+        print("seed", seed)
+        _Storm(seed).rage(6_000)
 
 
 @pytest.mark.parametrize("seed", range(20))
