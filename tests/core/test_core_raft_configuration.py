@@ -96,6 +96,13 @@ def test_refusals_lose_when_the_rest_cannot_win_section_5_2(
     assert configuration.have_refused(refusals) is not configuration.have_agreed(others)
 
 
+def test_members_have_any_number_of_64_bits() -> None:
+    """Members are named by hashes: the largest number is one of them."""
+    configuration = _of(1, (1 << 64) - 1)
+
+    assert Configuration.decode(configuration.encode()) == configuration
+
+
 def test_nobody_decides_nothing() -> None:
     """A member that joins and knows of nobody cannot agree with itself."""
     assert not Configuration(()).have_agreed([MemberId(1)])
@@ -121,7 +128,7 @@ def test_any_entry_is_a_configuration_or_damaged(entry: bytes) -> None:
         ((1, 2), (1, 2), (), (2,)),
         ((1,), (2,), (), (3,)),
         ((0,), (), (), ()),
-        ((1 << 62,), (), (), ()),
+        ((1 << 64,), (), (), ()),
         (tuple(range(1, 257)), (), (), ()),
     ],
 )

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from kvsecure.core.raft.messages import NUMBER_MAX
+from kvsecure.core.raft.messages import MEMBER_MAX
 from kvsecure.core.raft.quorum import agreed, has_majority
 from kvsecure.model.errors import invariant
 from kvsecure.model.ids import Index, MemberId
@@ -60,7 +60,7 @@ class Configuration:
             "who will be a learner is a voter that goes",
         )
         invariant(
-            all(0 < member <= NUMBER_MAX for member in everybody), "members have possible numbers"
+            all(0 < member <= MEMBER_MAX for member in everybody), "members have possible numbers"
         )
         invariant(len(everybody) <= MEMBERS_MAX, "there are not too many members")
 
@@ -163,6 +163,6 @@ def _is_sound(
         and all(list(group) == sorted(set(group)) for group in groups)
         and not {*voters, *outgoing} & set(learners)
         and set(learners_next) <= set(outgoing) - set(voters)
-        and all(0 < member <= NUMBER_MAX for member in everybody)
+        and all(0 < member <= MEMBER_MAX for member in everybody)
         and len(everybody) <= MEMBERS_MAX
     )

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from kvsecure.model.ids import Index, MemberId, Term
 
 __all__ = [
+    "MEMBER_MAX",
     "NUMBER_MAX",
     "Append",
     "AppendReply",
@@ -29,8 +30,10 @@ __all__ = [
     "is_possible",
 ]
 
-# No member, term, index or context is larger, or negative: whatever is added to them fits 64 bits.
+# No term, index or context is larger, or negative: whatever is added to them fits 64 bits.
 NUMBER_MAX: Final = (1 << 62) - 1
+# Members have any number of 64 bits but 0.
+MEMBER_MAX: Final = (1 << 64) - 1
 
 
 class PreVote(NamedTuple):
@@ -173,10 +176,11 @@ Message = (
 
 def is_possible(message: Message) -> bool:
     """Tell whether an honest member could have sent a message, by its own numbers alone."""
-    for value in message:
-        if isinstance(value, int) and not 0 <= value <= NUMBER_MAX:
-            return False
-    if not message.sender or not message.to or message.sender == message.to or not message.term:
+    numbers = message[2:-1] if isinstance(message, Append) else message[2:]
+    if min(numbers) < 0 or max(numbers) > NUMBER_MAX or not message.term:
+        return False
+    sender, to = message.sender, message.to
+    if sender == to or not (0 < sender <= MEMBER_MAX and 0 < to <= MEMBER_MAX):
         return False
     if isinstance(message, Append):
         # Terms in a log never fall and are never ahead of the leader's; nothing is before entry 1.

@@ -18,7 +18,7 @@ from typing import NamedTuple, final
 
 from kvsecure.core.raft.configuration import MEMBERS_MAX, Configuration
 from kvsecure.core.raft.listener import Listener
-from kvsecure.core.raft.messages import NUMBER_MAX, Message
+from kvsecure.core.raft.messages import MEMBER_MAX, Message
 from kvsecure.core.raft.participant import NOBODY, HardState
 from kvsecure.core.raft.refusals import (
     ChangeRefused,
@@ -139,7 +139,7 @@ class Node(Listener):
         if not voters or set(voters) & set(learners):
             raise ChangeRefused("somebody has to vote, and nobody can be voter and learner")
         everybody = {*voters, *learners, *self.configuration.members}
-        if len(everybody) > MEMBERS_MAX or not all(0 < one <= NUMBER_MAX for one in everybody):
+        if len(everybody) > MEMBERS_MAX or not all(0 < one <= MEMBER_MAX for one in everybody):
             raise ChangeRefused("there are too many members, or one with an impossible number")
         wanted = self.configuration.towards(voters, learners)
         if wanted == self.configuration:
