@@ -432,6 +432,20 @@ def test_lost_answers_free_the_window_section_5_5() -> None:
     assert len(cluster.applied(2)) == 9
 
 
+def test_lost_messages_that_are_compacted_meanwhile_are_made_good_section_7() -> None:
+    """A member whose window is full of what is lost and compacted is sent a snapshot."""
+    cluster = _three(Settings(election_ticks=TICKS, append_bytes_max=3, in_flight_max=2))
+    cluster.cut = {(1, 3)}
+    cluster.propose(1, *["ab"] * 9)
+    cluster.settle()
+    cluster.compact(1)
+    cluster.heal()
+
+    cluster.pass_time(4)
+
+    assert len(cluster.applied(3)) == 9
+
+
 def test_heartbeat_never_commits_what_is_not_verified_section_5_3() -> None:
     """A commit index whose entry is another here, or not here, is not taken."""
     cluster = Cluster((1, 2, 3))

@@ -124,7 +124,10 @@ class Replication:
             # Its answer tells what of the window has come; a rejection, that something has not.
             prev = Index(progress.next - 1)
             prev_term = self._log.term_of(prev)
-            if prev_term is not None:
+            if prev_term is None:
+                # Nothing can be asked about what is compacted: begin with what is known.
+                progress.probe(Index(progress.match + 1))
+            else:
                 committed = self._log.committed
                 outbox.send(
                     Append(self._member, member, term, prev, prev_term, term, committed, [])
