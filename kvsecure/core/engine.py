@@ -19,7 +19,7 @@ from kvsecure.core.entry import DamagedEntry, encode_clock
 from kvsecure.core.flushing import NO_ROOM, Flushing
 from kvsecure.core.link import DiskLink
 from kvsecure.core.mvcc.records import DamagedRecord
-from kvsecure.core.raft.node import NotLeader
+from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
 from kvsecure.core.state import State
 from kvsecure.core.statistics import EngineStatistics
@@ -252,16 +252,16 @@ class Engine:
         batch, self._collected = self._collected, []
         try:
             self._stamp()
-            self.replica.propose(batch)
-        except NotLeader:
+            self._unwritten_bytes += self.replica.propose(batch)
+        except Refusal as refusal:
+            failure = _failure(refusal)
             for proposal in batch:
-                self._finish(proposal, Refused(Failure.NO_LEADER))
+                self._finish(proposal, Refused(failure))
             return
-        self._unwritten_bytes += sum([len(proposal.entry) for proposal in batch])
         self._persist()
 
     def _stamp(self) -> None:
-        """Say in the log which second it is, if that is new; raise NotLeader if it cannot be."""
+        """Say in the log which second it is, if that is new; raise Refusal if it cannot be."""
         second = self._wall_ns() // _NS
         if second != self._stamped_s:
             entry = encode_clock(second)
@@ -462,8 +462,8 @@ class Engine:
         self.check_taking()
         try:
             index = self.replica.node.propose([b""])
-        except NotLeader:
-            raise Refused(Failure.NO_LEADER) from None
+        except Refusal as refusal:
+            raise Refused(_failure(refusal)) from None
         self._persist()
         return index
 
@@ -528,6 +528,12 @@ class Engine:
         if not self._stopped:
             self.stop()
             self._on_fatal(why)
+
+
+def _failure(refusal: Refusal) -> Failure:
+    if isinstance(refusal, TooMuchUncommitted):
+        return Failure.TOO_MANY_REQUESTS
+    return Failure.NO_LEADER
 
 
 def _damaged(error: Exception) -> str:

@@ -141,14 +141,17 @@ class Replica:
         """
         return self._steps is not None
 
-    def propose(self, proposals: Sequence[Proposal]) -> None:
-        """Hand commands to consensus.
+    def propose(self, proposals: Sequence[Proposal]) -> int:
+        """Hand commands to consensus; return how many bytes their entries are.
 
         Raises:
-            NotLeader: This member cannot; nothing was proposed.
+            Refusal: This member cannot; nothing was proposed.
         """
-        first = self.node.propose([proposal.entry for proposal in proposals])
+        entries = [proposal.entry for proposal in proposals]
+        size_bytes = sum(map(len, entries))
+        first = self.node.propose(entries, size_bytes)
         self._waiting.append(_Waiting(first, proposals))
+        return size_bytes
 
     def ready(self) -> Ready | None:
         """Return what has to be made durable now, or None."""
@@ -159,20 +162,20 @@ class Replica:
         self.node.persisted()
 
     def apply_committed(self, now_ns: int) -> Generator[tuple[Proposal, Outcome], None, None]:
-        """Apply what is committed and not applied, or one step of a command that is long.
+        """Apply what is committed, durable here, and not applied, or one step of what is long.
 
         Yields:
             Each proposal that is finished, with its outcome, in log order. Whoever has enough
             closes the iterator, and goes on with another one.
         """
-        log, state = self.node.log, self.state
-        if log.committed == log.applied:
+        log = self.node.log
+        settled = log.settled
+        if settled == log.applied:
             return
-        entries = log.entries(log.applied, log.committed)
+        entries = log.entries(log.applied, settled)
         index: int = log.applied
         waiting = self._waiting
         ahead = waiting[0] if waiting else None
-        state.term = self.node.term
         for entry in entries:
             index += 1
             if ahead is not None and index >= ahead.first:
@@ -183,12 +186,17 @@ class Replica:
                 if index == ahead.first + len(ahead.proposals) - 1:
                     waiting.popleft()
                     ahead = waiting[0] if waiting else None
-                state.index = log.applied = Index(index)
+                self._note_applied(index)
                 yield proposal, outcome
-            elif entry and self._replay(entry, index, now_ns) is None:
+            elif entry and entry[0] and self._replay(entry, index, now_ns) is None:
+                # It is a command: neither a leader's empty entry nor a configuration.
                 return
             else:
-                state.index = log.applied = Index(index)
+                self._note_applied(index)
+
+    def _note_applied(self, index: int) -> None:
+        self.state.index = self.node.log.applied = Index(index)
+        self.state.term = self.node.log.term_of(Index(index)) or self.state.term
 
     def _carry_out(
         self, caller: Caller, command: Message | PutBurst | PutTxn, now_ns: int

@@ -7,17 +7,24 @@ Follows: design D3: the log is the truth, the tables are an applied prefix of it
 
 import base64
 import random
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
 from kvsecure.core.link import DiskLink
+from kvsecure.core.raft.configuration import Configuration, DamagedConfiguration
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.node import HardState, Node
+from kvsecure.core.raft.settings import Settings
 from kvsecure.core.replica import DamagedFrame, Replica, decode_frame
 from kvsecure.core.state import State, UnreadableState
 from kvsecure.model.ids import Index, MemberId, Term
-from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
+from kvsecure.model.limits import (
+    AUDIT_SEGMENT_BYTES_MAX,
+    UNFLUSHED_BYTES_MAX,
+    WAL_SEGMENT_BYTES_MAX,
+)
 from kvsecure.model.secret import Secret
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
@@ -31,7 +38,10 @@ from kvsecure.storage.tables import TableReader
 
 __all__ = ["Restored", "restore"]
 
-_ELECTION_TICKS: Final = 10
+# The engine says no before the leader does: it counts what is not in the tables as well.
+_RAFT: Final = Settings(
+    election_ticks=10, heartbeat_ticks=1, uncommitted_bytes_max=2 * UNFLUSHED_BYTES_MAX
+)
 
 
 @final
@@ -96,6 +106,7 @@ def restore(
     carried = Carried()
     raft_log, hard_state, tail = _load_log(directory, state, carried, is_new=is_new)
     audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
+    node = _restore_node(directory, raft_log, hard_state)
     log = start(
         {
             **settings,
@@ -111,14 +122,6 @@ def restore(
         directory.lock,
     )
     log.wait_ready()
-    node = Node(
-        identity.member,
-        (identity.member,),
-        raft_log,
-        hard_state,
-        election_ticks=_ELECTION_TICKS,
-        rng=random.Random(identity.member),
-    )
     return Restored(
         replica=Replica(node, state),
         reader=reader,
@@ -171,6 +174,9 @@ def _load_log(
                 "Restore the data directory from a backup"
             )
         if behind < len(entries):
+            if frame.first <= raft_log.last:
+                # A leader had others there (Raft section 5.3).
+                raft_log.truncate(Index(max(frame.first - 1, state.index)))
             raft_log.append(Term(term), entries[max(behind, 0) :])
 
     try:
@@ -186,6 +192,17 @@ def _load_log(
     raft_log.durable = raft_log.last
     raft_log.committed = Index(max(raft_log.offset, min(hard_state.committed, raft_log.last)))
     return raft_log, hard_state, tail
+
+
+def _restore_node(directory: DataDirectory, raft_log: RaftLog, hard_state: HardState) -> Node:
+    member = directory.identity.member
+    # What it draws differs from one start to the next: it tells the answers to what was asked
+    # before a restart apart.
+    rng = random.Random(secrets.randbits(64))
+    try:
+        return Node(member, raft_log, hard_state, Configuration((member,)), _RAFT, rng)
+    except DamagedConfiguration as error:
+        raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
 
 
 def _text(key: Secret) -> str:

@@ -1,15 +1,19 @@
-"""Majorities.
+"""Majorities, also of two groups at once.
 
 Owns: what a majority of voters has agreed on.
 Never: knows how they came to agree.
-Follows: Raft section 5.3 (an entry is committed once a majority stores it).
+Follows: Raft section 5.3 (an entry is committed once a majority stores it); section 6: while a
+    change of members is under way, agreement takes majorities of the old and of the new voters.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
-from kvsecure.model.ids import Index, MemberId
+from kvsecure.model.ids import MemberId
 
-__all__ = ["agreed_index", "has_majority"]
+__all__ = ["agreed", "has_majority"]
+
+_Number = TypeVar("_Number", bound=int)
 
 
 def has_majority(votes: Collection[MemberId], voters: Collection[MemberId]) -> bool:
@@ -17,7 +21,16 @@ def has_majority(votes: Collection[MemberId], voters: Collection[MemberId]) -> b
     return 2 * sum(voter in votes for voter in voters) > len(voters)
 
 
-def agreed_index(match: Mapping[MemberId, Index], voters: Collection[MemberId]) -> Index:
-    """Return the highest index that a majority of the voters stores; 0 when there is none."""
-    stored = sorted((match.get(voter, Index(0)) for voter in voters), reverse=True)
-    return stored[len(stored) // 2] if stored else Index(0)
+def agreed(
+    reached: Mapping[MemberId, _Number], voters: Sequence[MemberId], nothing: _Number
+) -> _Number:
+    """Return the highest number that a majority of the voters has reached.
+
+    Args:
+        reached: How far each got.
+        voters: At least one.
+        nothing: What counts for a voter that is not in `reached`.
+    """
+    numbers = [reached.get(voter, nothing) for voter in voters]
+    numbers.sort(reverse=True)
+    return numbers[len(numbers) // 2]
