@@ -125,19 +125,32 @@ class Gate:
 
     # --- commands -------------------------------------------------------------------------------
 
-    def submit(self, asking: Asking, command: Message, request: bytes) -> None:
+    def submit(
+        self, asking: Asking, command: Message, request: bytes, asked: Message | None = None
+    ) -> None:
         """Take a command through the log.
 
         Args:
             asking: Who asks, and where the answer goes.
             command: The request, its shape checked.
             request: Its bytes, which become the log's.
+            asked: What is decided and recorded, where the command is what it comes to.
         """
-        session = self.admit(asking, command)
-        if session is None:
-            return
+        session = self.admit(asking, asked or command)
+        if session is not None:
+            self.carry_out(asking, session, command, request, asked)
+
+    def carry_out(
+        self,
+        asking: Asking,
+        session: Session,
+        command: Message,
+        request: bytes,
+        asked: Message | None = None,
+    ) -> None:
+        """Do what `submit` does for a session that may ask this."""
         now_ns = self._now_ns()
-        intent = self._records.intent(session, command)
+        intent = self._records.intent(session, asked or command)
         entry = encode(type(command), session.envelope, request)
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
