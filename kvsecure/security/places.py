@@ -262,7 +262,9 @@ class Place:
     def _give_up(self) -> None:
         """Give up the place, in the caller's name."""
         gate = self._around.gate
-        session = gate.still_allowed(self.peer, self._session, self._request)
+        session = None
+        if not self.peer.is_cut:
+            session = gate.still_allowed(self.peer, self._session, self._request)
         if session is None:
             self._take_back()
             return

@@ -377,6 +377,22 @@ def test_unlock_is_recorded_by_its_name(queue: Queue) -> None:
     assert record["op"] == {"key": "l/1", "rpc": "Unlock"}
 
 
+def test_nothing_more_is_done_in_the_name_of_a_cut_certificate(web: Queue) -> None:
+    """A waiter whose certificate was revoked is taken out of the queue by the member."""
+    web.lock(1, b"/app/l")
+    peer = web.world.peer("web")
+    waiting = web.begin(_LOCK, lock_pb2.LockRequest(name=b"/app/l", lease=2), peer=peer)
+    web.settle()
+
+    peer.cut()
+    waiting.leave()
+    web.settle()
+
+    (record,) = [one for one in _records(web, rpc="Txn") if one["stage"] == "intent"]
+    assert record["actor"] == {"via": "system"}
+    assert web.places(b"/app/l") == [b"/app/l/1"]
+
+
 def test_value_of_a_candidate_is_not_in_the_trail(queue: Queue) -> None:
     """A value is shown by its length, as any."""
     queue.campaign(1, b"very secret")
