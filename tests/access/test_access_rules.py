@@ -49,6 +49,16 @@ def _grants(
 WEB: Final = _grants()
 READER: Final = _grants(write=False)
 WRITER: Final = _grants(read=False)
+# May do anything with one place of a queue, and nothing with the others.
+_PLACE: Final = Intervals((Span(b"/app/l/1", b"/app/l/1\0"),))
+POINT: Final = Grants(
+    user="web",
+    roles=frozenset({"app"}),
+    read=_PLACE,
+    write=_PLACE,
+    admin=False,
+    cluster_admin=False,
+)
 TENANT_ROOT: Final = _grants(admin=True)
 CLUSTER_ROOT: Final = _grants(admin=True, cluster=True)
 _NOT_ADMIN: Final = Decision.DENY_NOT_ADMIN
@@ -191,6 +201,8 @@ _QUEUE_ROWS: Final = (
     _no(WEB, lock_pb2.LockRequest(name=b"/ops/l", lease=1)),
     _ok(WEB, lock_pb2.LockRequest(name=b"/app", lease=1)),
     _no(WEB, lock_pb2.LockRequest(lease=1)),
+    _no(POINT, lock_pb2.LockRequest(name=b"/app/l", lease=1), book=LeaseBook({})),
+    _no(POINT, election_pb2.CampaignRequest(name=b"/app/l", lease=1), book=LeaseBook({})),
     _ok(WRITER, lock_pb2.UnlockRequest(key=b"/app/l/1")),
     _no(READER, lock_pb2.UnlockRequest(key=b"/app/l/1")),
     _no(WRITER, lock_pb2.UnlockRequest(key=b"/ops/l/1")),

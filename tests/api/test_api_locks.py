@@ -67,6 +67,17 @@ def test_unlocking_wakes_one_alone(queue: Queue) -> None:
     assert third.is_waiting
 
 
+def test_everybody_waits_for_the_one_ahead(queue: Queue) -> None:
+    """A release is heard of by one waiter, however many there are behind it."""
+    for lease in (1, 2, 3, 4):
+        queue.lock(lease)
+
+    watched = sorted(watcher.span.start for watcher in queue.watchers)
+
+    # Each its own key, and that of the one before it.
+    assert watched == [b"l/1", b"l/2", b"l/2", b"l/3", b"l/3", b"l/4"]
+
+
 def test_one_that_leaves_the_middle_lets_nobody_in(queue: Queue) -> None:
     """When a waiter goes, who is behind it waits for who is ahead of it."""
     first, second, third = queue.lock(1), queue.lock(2), queue.lock(3)
@@ -193,6 +204,7 @@ def test_waiter_whose_lease_ends_is_told_at_once(queue: Queue) -> None:
 
     assert waiting.why == "SESSION_EXPIRED"
     assert queue.watcher_count == 0
+    assert _records(queue, rpc="Lock", lease=2)[-1]["result"] == {"code": "UNKNOWN", "part": "end"}
 
 
 def test_candidate_whose_lease_ends_is_never_elected(queue: Queue) -> None:

@@ -23,6 +23,8 @@ class Observer:
         self.peer = peer
         self.token = b""
         self.is_full = False
+        # Whether it stops reading with the next message.
+        self.stops = False
         self.seen: list[election_pb2.LeaderResponse] = []
         self.refused: Refused | None = None
         self._queue = queue
@@ -35,6 +37,7 @@ class Observer:
     def send(self, message: bytes) -> None:
         """Take a message."""
         self.seen.append(election_pb2.LeaderResponse.FromString(message))
+        self.is_full, self.stops = self.stops, False
 
     def send_each(self, header: bytes, marks: Sequence[bytes], tail: bytes) -> None:
         """Fail: nothing is sent to several at once."""
@@ -210,6 +213,24 @@ def test_observer_that_loses_its_right_is_cut(queue: Queue, leads: Any) -> None:
     assert "denied" in [
         one["stage"] for one in queue.world.records() if one.get("op", {}).get("rpc") == "Leader"
     ]
+
+
+def test_what_was_taken_before_a_right_ended_is_not_handed_out_after_it(queue: Queue) -> None:
+    """An observer that stops within a batch gets no more of it once its right is gone."""
+    _reader(queue)
+    queue.campaign(1, b"one")
+    observer = _observe(queue, "web")
+    for value in (b"two", b"three"):
+        queue.world.system(kv_pb2.PutRequest(key=b"e/1", value=value))
+    observer.stops = True
+    queue.settle()
+    assert observer.values == [b"one", b"two"]
+
+    queue.world.system(auth_pb2.AuthUserDeleteRequest(name="web"))
+    observer.read_on()
+
+    assert observer.values == [b"one", b"two"]
+    assert observer.refused is not None
 
 
 def test_observation_is_recorded_when_it_begins(queue: Queue) -> None:

@@ -11,6 +11,7 @@ from api.watching import Bench
 from google.protobuf.message import Message
 
 from kvsecure.api.methods import METHODS
+from kvsecure.core.watch import Watcher
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Code, Refused
 from kvsecure.proto import election_pb2, kv_pb2, lease_pb2, lock_pb2
@@ -140,7 +141,12 @@ class Queue:
         return [key for key in space.index.live if key.startswith(name + b"/")]
 
     @property
-    def watcher_count(self) -> int:
-        """How many watchers the hub has of the default tenant."""
+    def watchers(self) -> list[Watcher]:
+        """The watchers that the hub has of the default tenant."""
         tenant = self.world.state.accounts.tenant_named("default").id
-        return len(self.world.state.hub.watchers_of(self.world.state.store.space(tenant)))
+        return self.world.state.hub.watchers_of(self.world.state.store.space(tenant))
+
+    @property
+    def watcher_count(self) -> int:
+        """How many they are."""
+        return len(self.watchers)

@@ -117,6 +117,7 @@ def test_waiter_without_a_lease_is_told(
         assert _error(waiting).failure is Failure.SESSION_EXPIRED
 
 
+@pytest.mark.campaign
 def test_lock_outlives_its_first_lease_time(root: Client, name: bytes) -> None:
     """A lock that is held is renewed, however long it is held."""
     with root.lock(name, ttl_s=2) as held:
@@ -196,9 +197,15 @@ def test_observer_sees_leaders_come_and_go(
 
 @pytest.mark.parametrize("what", ["lock", "campaign", "observe", "leader"])
 def test_who_may_not_is_refused(
-    root: Client, as_user: Callable[[str, str], Client], name: bytes, what: str
+    member: Member,
+    root: Client,
+    as_user: Callable[[str, str], Client],
+    name: bytes,
+    what: str,
 ) -> None:
     """Whoever may not use the queue is told, and has no lease left behind."""
+    if what == "observe" and member.product == "etcd":
+        pytest.skip("it ends well, with nothing in it")
     password = "a-password-of-nobody-1234"
     root.users.add("nobody", Secret.of_text(password))
     try:

@@ -445,7 +445,7 @@ def test_place_of_who_went_away_is_given_up(pair: Pair, pool: ThreadPoolExecutor
         script = _Script(client, pool)
         script.lock(0xA1)
         request = LockRequest(name=b"l", lease=0xA2)
-        ended = script.begin("Lock", request, timeout_s=1.0).result()
+        ended = script.begin("Lock", request, timeout_s=0.5).result()
         assert ended.code == "DEADLINE_EXCEEDED"
         left.append(script)
 
