@@ -48,7 +48,7 @@ def _line(process: "subprocess.Popen[bytes]") -> str:
     return process.stdout.readline().decode().rstrip("\n")
 
 
-@pytest.mark.parametrize("mark", [(), ("--",)])
+@pytest.mark.parametrize("mark", [(), pytest.param(("--",), marks=pytest.mark.campaign)])
 def test_command_runs_under_the_lock(
     root: Run, start: Start, client: Client, name: str, mark: tuple[str, ...]
 ) -> None:
@@ -88,7 +88,14 @@ def test_command_that_there_is_not_lets_go(root: Run, client: Client, name: str)
     _in_queue(client, name, 0)
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "by",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.campaign),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.campaign),
+    ],
+)
 def test_lock_is_held_until_a_signal(
     root: Run, start: Start, client: Client, name: str, by: signal.Signals
 ) -> None:

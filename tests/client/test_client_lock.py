@@ -137,6 +137,7 @@ def test_error_within_lets_go_and_is_what_comes_out(root: Client, name: bytes) -
     assert _places(root, name) == []
 
 
+@pytest.mark.campaign
 def test_wait_goes_on_after_a_restart(
     member: Member, root: Client, name: bytes, pool: ThreadPoolExecutor
 ) -> None:

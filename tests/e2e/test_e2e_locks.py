@@ -172,6 +172,7 @@ def test_elections_of_tenants_are_others(fortress: Fortress, held: Client) -> No
 # --- the server ---------------------------------------------------------------------------------
 
 
+@pytest.mark.campaign
 def test_hundreds_wait_on_one_connection_and_come_in_order(
     fortress: Fortress, held: Client
 ) -> None:
