@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from kvsecure.access.grants import Grants, Intervals
+from kvsecure.access.queues import asked_of_keys
 from kvsecure.model.burst import GetBurst, PutBurst, PutTxn
 from kvsecure.model.errors import invariant
 from kvsecure.model.keys import FROM_KEY, Span, span_of
@@ -26,9 +27,11 @@ from kvsecure.proto import (
     authstore_pb2,
     cluster_pb2,
     crypto_pb2,
+    election_pb2,
     health_pb2,
     kv_pb2,
     lease_pb2,
+    lock_pb2,
     maintenance_pb2,
     reflection_pb2,
     state_pb2,
@@ -306,6 +309,14 @@ def _history(grants: Grants, request: version_pb2.HistoryRequest, _: Facts) -> D
     return _keys(grants.admin or grants.read.cover_key(request.key))
 
 
+def _queue(grants: Grants, request: Message, facts: Facts) -> Decision:
+    """Decide a call of a lock or an election by what it asks of the keys."""
+    for asked in asked_of_keys(request):
+        if (decision := decide(grants, asked, facts)) is not Decision.ALLOW:
+            return decision
+    return Decision.ALLOW
+
+
 def _may_read(grants: Grants, key: bytes, range_end: bytes) -> bool:
     if not range_end:
         return grants.read.cover_key(key)
@@ -425,6 +436,13 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         lease_pb2.LeaseLeasesRequest: Rule(_lease_list, {}),
         # Of the member itself; nobody can send it.
         lease_pb2.LeaseCheckpointRequest: Rule(_nobody, {"checkpoints": _O}),
+        # locks and elections
+        lock_pb2.LockRequest: Rule(_queue, {"name": _K, "lease": _L}),
+        lock_pb2.UnlockRequest: Rule(_queue, {"key": _K}),
+        election_pb2.CampaignRequest: Rule(_queue, {"name": _K, "lease": _L, "value": _V}),
+        election_pb2.ProclaimRequest: Rule(_queue, {"leader": _K, "value": _V}),
+        election_pb2.LeaderRequest: Rule(_queue, {"name": _K}),
+        election_pb2.ResignRequest: Rule(_queue, {"leader": _K}),
         # users and roles
         auth_pb2.AuthEnableRequest: Rule(_admin, {}),
         auth_pb2.AuthDisableRequest: Rule(_admin, {}),
@@ -508,6 +526,7 @@ PARTS: Final[Mapping[type[Message], Mapping[str, Meaning]]] = MappingProxyType(
     {
         authstore_pb2.Permission: {"permType": _O, "key": _K, "range_end": _K},
         authstore_pb2.UserAddOptions: {"no_password": _O},
+        election_pb2.LeaderKey: {"name": _K, "key": _K, "rev": _O, "lease": _L},
         lease_pb2.LeaseCheckpoint: {"ID": _L, "remaining_TTL": _O},
         reflection_pb2.ExtensionRequest: {"containing_type": _O, "extension_number": _O},
     }

@@ -20,13 +20,13 @@ from kvsecure.proto.lease_pb2 import (
 )
 from kvsecure.security.asking import Asking
 
-__all__ = ["grant", "keep_alive", "leases", "revoke", "time_to_live"]
+__all__ = ["grant", "keep_alive", "leases", "random_lease", "revoke", "time_to_live"]
 
 
 def grant(services: Services, asking: Asking, request: LeaseGrantRequest, _: bytes) -> None:
     """Make a lease, under an id of ours if none is asked for."""
     ttl_s = check_lease_ttl(request.TTL)
-    lease = request.ID or _random_id(services.random_bytes(8))
+    lease = request.ID or random_lease(services.random_bytes(8))
     command = LeaseGrantRequest(ID=lease, TTL=ttl_s)
     services.gate.submit(asking, command, command.SerializeToString())
 
@@ -101,6 +101,6 @@ class _KeepAlive:
         """There is nothing to let go of."""
 
 
-def _random_id(content: bytes) -> int:
+def random_lease(content: bytes) -> int:
     """Return a positive id from eight random bytes: nobody can guess another's (security.md A9)."""
     return int.from_bytes(content, "big") & 0x7FFF_FFFF_FFFF_FFFF or 1

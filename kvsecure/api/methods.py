@@ -2,8 +2,8 @@
 
 Owns: the one list of methods. What is not in it does not exist.
 Never: behaviour.
-Follows: etcd-wire.md for paths and messages. Methods of clusters with several members and locks
-    are not in this release; they are answered as unknown.
+Follows: etcd-wire.md for paths and messages. Methods of clusters with several members are not in
+    this release; they are answered as unknown.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,9 +17,11 @@ from google.protobuf.message import Message
 from kvsecure.api import (
     auth,
     crypto,
+    election,
     health,
     kv,
     lease,
+    lock,
     maintenance,
     range_stream,
     reflection,
@@ -33,16 +35,18 @@ from kvsecure.proto import (
     auth_pb2,
     cluster_pb2,
     crypto_pb2,
+    election_pb2,
     health_pb2,
     kv_pb2,
     lease_pb2,
+    lock_pb2,
     maintenance_pb2,
     reflection_pb2,
     tenant_pb2,
     version_pb2,
     watch_pb2,
 )
-from kvsecure.security.asking import Asking
+from kvsecure.security.asking import Asking, PatientAsking
 
 __all__ = ["METHODS", "SERVICES", "Header", "Method", "Shape"]
 
@@ -64,7 +68,7 @@ class Header(Enum):
     NONE = 3
 
 
-type_unary = Callable[[Services, Asking, Any, bytes], None]
+type_unary = Callable[[Services, PatientAsking, Any, bytes], None]
 type_stream = Callable[[Services, StreamCall], Receiver]
 
 
@@ -112,6 +116,8 @@ _KV: Final = "/etcdserverpb.KV/"
 _LEASE: Final = "/etcdserverpb.Lease/"
 _AUTH: Final = "/etcdserverpb.Auth/"
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
+_LOCK: Final = "/v3lockpb.Lock/"
+_ELECTION: Final = "/v3electionpb.Election/"
 _TENANTS: Final = "/kvsecurepb.Tenants/"
 _CRYPTO: Final = "/kvsecurepb.Crypto/"
 _VERSIONS: Final = "/kvsecurepb.Versions/"
@@ -184,6 +190,15 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
             maintenance_pb2.MoveLeaderRequest, maintenance.move_leader, Header.NONE
         ),
         _MAINTENANCE + "Downgrade": _unary(maintenance_pb2.DowngradeRequest, maintenance.downgrade),
+        _LOCK + "Lock": _unary(lock_pb2.LockRequest, lock.lock),
+        _LOCK + "Unlock": _unary(lock_pb2.UnlockRequest, lock.unlock),
+        _ELECTION + "Campaign": _unary(election_pb2.CampaignRequest, election.campaign),
+        _ELECTION + "Proclaim": _unary(election_pb2.ProclaimRequest, election.proclaim),
+        _ELECTION + "Leader": _unary(election_pb2.LeaderRequest, election.leader),
+        _ELECTION + "Observe": Method(
+            election_pb2.LeaderRequest, Shape.SERVER_STREAM, None, election.observe, Header.NONE
+        ),
+        _ELECTION + "Resign": _unary(election_pb2.ResignRequest, election.resign),
         "/grpc.health.v1.Health/Check": _unary(
             health_pb2.HealthCheckRequest, health.check, Header.NONE
         ),

@@ -15,6 +15,7 @@ from kvsecure.security.asking import Asking
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.queues import Queues
 from kvsecure.security.upkeep import Upkeep
 
 __all__ = ["KeyCare", "Receiver", "Services", "StreamCall"]
@@ -104,6 +105,7 @@ class Services:
 
     gate: Gate
     feeds: Feeds
+    queues: Queues
     upkeep: Upkeep
     keys: KeyCare
     ranges: LongRanges

@@ -42,6 +42,12 @@ COMMANDS: Final = {
     "watch": _entry("watch", "watch", _KEYS, "Print changes as they happen."),
     "txn": _entry("txn", "txn", _KEYS, "Compare, then do one thing or the other."),
     "lease": _entry("lease", "lease", _KEYS, "Keys that die together."),
+    "lock": _entry(
+        "lock", "lock", _KEYS, "Hold a lock, for as long as COMMAND runs or until Ctrl-C."
+    ),
+    "elect": _entry(
+        "elect", "elect", _KEYS, "Stand for an election and lead, or follow who leads."
+    ),
     "history": _entry("history", "history", _KEYS, "Versions of a key, newest first."),
     "diff": _entry("diff", "diff", _KEYS, "What changed in between."),
     "undelete": _entry("undelete", "undelete", _KEYS, "Bring back a deleted key."),

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from kvsecure.client.audit import Audit
     from kvsecure.client.auth import Auth
     from kvsecure.client.crypto import Crypto
+    from kvsecure.client.election import Election
     from kvsecure.client.lease import Lease
+    from kvsecure.client.lock import Lock
     from kvsecure.client.maintenance import Maintenance
     from kvsecure.client.roles import Roles
     from kvsecure.client.tenants import Tenants
@@ -113,6 +115,18 @@ class Client:
             progress=progress,
             resume_s=resume_s,
         )
+
+    def lock(self, name: bytes, *, ttl_s: int = 60) -> "Lock":
+        """Return a lock, which `with` takes and releases; see `Lock` for the arguments."""
+        from kvsecure.client.lock import Lock
+
+        return Lock(self.connection, name, ttl_s=ttl_s)
+
+    def election(self, name: bytes, *, ttl_s: int = 60) -> "Election":
+        """Return an election, to stand for or to follow; see `Election` for the arguments."""
+        from kvsecure.client.election import Election
+
+        return Election(self.connection, name, ttl_s=ttl_s)
 
     # Services that a plain read does not need are loaded when they are used: a short-lived client,
     # like one command on a terminal, must not pay for all of them.

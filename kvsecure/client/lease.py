@@ -129,13 +129,17 @@ class Lease:
         )
         return tuple(status.ID for status in answer.leases)
 
-    def renew(self, lease: int) -> int:
+    def renew(self, lease: int, *, timeout_s: float | None = None) -> int:
         """Give a lease its whole life again, and return that life in seconds.
+
+        Args:
+            lease: Its id.
+            timeout_s: Replaces the bound of the settings, in seconds.
 
         Raises:
             ClientError: It is unknown or has expired (`NOT_FOUND`), or the call failed.
         """
-        deadline = time.monotonic() + self._connection.settings.timeout_s
+        deadline = time.monotonic() + (timeout_s or self._connection.settings.timeout_s)
         backoff = Backoff()
         has_new_token = False
         while True:

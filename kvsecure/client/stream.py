@@ -51,6 +51,10 @@ class Stream(Generic[Answer]):
         """Queue a request; whether it arrived is known by its answer."""
         self._requests.put(request)
 
+    def half_close(self) -> None:
+        """Say that no more requests come."""
+        self._requests.put(None)
+
     def cancel(self) -> None:
         """End the stream now; whoever receives is told `CANCELLED`."""
         self._requests.put(None)

@@ -121,6 +121,10 @@ class Failure(Enum):
     )
     NO_DOWNGRADE = (Code.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job")
     UNKNOWN_ACTION = (Code.UNKNOWN, "etcdserver: unknown method")
+    SESSION_EXPIRED = (Code.UNKNOWN, "mutex: session is expired")
+    LEADER_NOT_GIVEN = (Code.UNKNOWN, '"leader" field must be provided')
+    NO_ELECTED_LEADER = (Code.UNKNOWN, "election: no leader")
+    NOT_ELECTED = (Code.UNKNOWN, "election: not leader")
     DEADLINE_EXCEEDED = (Code.DEADLINE_EXCEEDED, "context deadline exceeded")
     CANCELED = (Code.CANCELLED, "context canceled")
 

@@ -28,12 +28,15 @@ __all__ = [
     "LEASE_CHECKPOINT_EVERY_S",
     "LEASE_EXPIRY_BATCH_MAX",
     "LEASE_EXPIRY_RETRY_S",
+    "LEASE_OF_QUEUES_TTL_S",
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
     "PASSWORD_BYTES_MAX",
     "PASSWORD_CHARACTERS_MIN",
     "PASSWORD_QUEUE_MAX",
     "PROPOSALS_PENDING_MAX",
+    "QUEUE_KEYS_AT_ONCE",
+    "QUEUE_KEYS_PER_STEP",
     "QUOTA_BYTES_DEFAULT",
     "RECORD_CACHE_BYTES_MAX",
     "REQUEST_BODY_S_MAX",
@@ -82,6 +85,8 @@ LEASE_TTL_S_MAX: Final = 9_000_000_000
 # etcd revokes at most 1,000 leases a second, in two scans.
 LEASE_EXPIRY_BATCH_MAX: Final = 500
 LEASE_EXPIRY_RETRY_S: Final = 3
+# etcd's sessions: of a lock or a campaign without a lease.
+LEASE_OF_QUEUES_TTL_S: Final = 60
 # etcd's: how often it is noted how long a lease has to live, and for how many at once.
 LEASE_CHECKPOINT_EVERY_S: Final = 300
 LEASE_CHECKPOINTS_MAX: Final = 1_000
@@ -153,6 +158,11 @@ WATCH_ROOM_BYTES_MAX: Final = 8 * 1024 * 1024
 WATCH_MISSED_CHANGES_MAX: Final = 100_000
 # A millisecond or two of work, more where keys have many versions.
 WATCH_KEYS_PER_SLICE: Final = 2_000
+
+# --- locks and elections --------------------------------------------------------------------------
+# Keys of a queue that are looked at in one step: a millisecond or so. So few are looked at at once.
+QUEUE_KEYS_PER_STEP: Final = 2_000
+QUEUE_KEYS_AT_ONCE: Final = 64
 
 # --- disk ---------------------------------------------------------------------------------------
 WAL_SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024

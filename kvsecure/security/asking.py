@@ -4,13 +4,14 @@ Owns: the protocol alone.
 Never: a transport; `server` implements it over HTTP/2 and JSON.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from kvsecure.model.answer import Answer
-from kvsecure.model.errors import Refused
+from kvsecure.model.errors import Code, Refused
 from kvsecure.security.session import Peer
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "PatientAsking"]
 
 
 class Asking(Protocol):
@@ -25,4 +26,15 @@ class Asking(Protocol):
 
     def fail(self, refused: Refused) -> None:
         """Refuse; called once, unless `succeed` is."""
+        ...
+
+
+class PatientAsking(Asking, Protocol):
+    """A request whose answer may be long in coming."""
+
+    def when_gone(self, act: Callable[[Code], None]) -> None:
+        """Have this called once if the request ends before it is answered, with how it ended.
+
+        It was taken back, its deadline has passed, its connection is lost, or the member stops.
+        """
         ...

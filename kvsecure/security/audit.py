@@ -25,6 +25,7 @@ from kvsecure.crypto.signing import SigningKey, VerifyingKey
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, AUDIT_TAIL_RECORDS_MAX
 from kvsecure.model.secret import Secret
+from kvsecure.proto.tenant_pb2 import AuditHeadResponse
 from kvsecure.security.canonical import canonical, text_of
 from kvsecure.storage.carried import Gatherer
 from kvsecure.storage.files import StorageError
@@ -264,6 +265,17 @@ class AuditTrail:
         """Return the newest written record and a signature of its checkpoint text."""
         head = self._turn_first
         return head, self._signing.sign(checkpoint_text(self.stream, head)), self._signing.public
+
+    def head_body(self) -> bytes:
+        """Return an AuditHeadResponse without its header."""
+        head, signature, key = self.signed_head()
+        return AuditHeadResponse(
+            stream=self.stream,
+            seq=head.seq,
+            hash=head.hash,
+            signature=signature,
+            public_key=key.raw,
+        ).SerializeToString()
 
     def recent(self, count: int) -> list[bytes]:
         """Return the newest written records, oldest first, as far as they are in memory."""

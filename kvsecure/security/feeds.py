@@ -10,10 +10,12 @@ Keeps: nothing is handed out that the session could not read when it is handed o
 from collections.abc import Callable
 from typing import NamedTuple, final
 
+from google.protobuf.message import Message
+
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.watch import Batch, Filters, Watcher
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.keys import FROM_KEY, span_of
+from kvsecure.model.keys import FROM_KEY, Span, span_of
 from kvsecure.proto.watch_pb2 import WatchCreateRequest
 from kvsecure.security.asking import Asking
 from kvsecure.security.gate import Gate
@@ -46,7 +48,7 @@ class Feed:
         gate: Gate,
         peer: Peer,
         session: Session,
-        request: WatchCreateRequest,
+        request: Message,
         watcher: Watcher,
     ) -> None:
         self._feeds = feeds
@@ -116,11 +118,11 @@ class Feed:
         self.close()
         return True
 
-    def take_in(self, requests: dict[int, WatchCreateRequest]) -> None:
+    def take_in(self, requests: dict[int, Message]) -> None:
         """Serve more watches, which have been handed what this feed has been."""
         self._requests.update(requests)
 
-    def leave(self, request: WatchCreateRequest) -> None:
+    def leave(self, request: Message) -> None:
         """End one watch, and the feed with the last one."""
         del self._requests[id(request)]
         if not self._requests:
@@ -196,8 +198,10 @@ class Feeds:
         session = self._gate.admit_stream(asking, request)
         if session is None:
             return None
-        watcher = Watcher(
-            space=session.space,
+        return self.follow(
+            asking.peer,
+            session,
+            request,
             span=span_of(request.key or FROM_KEY, request.range_end),
             filters=Filters(
                 no_put=WatchCreateRequest.NOPUT in request.filters,
@@ -205,10 +209,40 @@ class Feeds:
                 previous=request.prev_kv,
             ),
             next_revision=request.start_revision or self.revision + 1,
-            room=asking.peer.watching,
             wake=wake,
         )
-        feed = Feed(self, self._gate, asking.peer, session, request, watcher)
+
+    def follow(
+        self,
+        peer: Peer,
+        session: Session,
+        request: Message,
+        *,
+        span: Span,
+        filters: Filters,
+        next_revision: int,
+        wake: Callable[[Watcher], None],
+    ) -> Feed:
+        """Open a watch for a session that may make the request.
+
+        Args:
+            peer: Whose connection it is of.
+            session: Whose it is.
+            request: What was allowed, and is decided again whenever accounts move.
+            span: Which keys are watched.
+            filters: Which of their events.
+            next_revision: From which revision on.
+            wake: Called when there is something to take.
+        """
+        watcher = Watcher(
+            space=session.space,
+            span=span,
+            filters=filters,
+            next_revision=next_revision,
+            room=peer.watching,
+            wake=wake,
+        )
+        feed = Feed(self, self._gate, peer, session, request, watcher)
         self._open.add(feed)
         return feed
 

@@ -125,19 +125,32 @@ class Gate:
 
     # --- commands -------------------------------------------------------------------------------
 
-    def submit(self, asking: Asking, command: Message, request: bytes) -> None:
+    def submit(
+        self, asking: Asking, command: Message, request: bytes, asked: Message | None = None
+    ) -> None:
         """Take a command through the log.
 
         Args:
             asking: Who asks, and where the answer goes.
             command: The request, its shape checked.
             request: Its bytes, which become the log's.
+            asked: What is decided and recorded, where the command is what it comes to.
         """
-        session = self.admit(asking, command)
-        if session is None:
-            return
+        session = self.admit(asking, asked or command)
+        if session is not None:
+            self.carry_out(asking, session, command, request, asked)
+
+    def carry_out(
+        self,
+        asking: Asking,
+        session: Session,
+        command: Message,
+        request: bytes,
+        asked: Message | None = None,
+    ) -> None:
+        """Do what `submit` does for a session that may ask this."""
         now_ns = self._now_ns()
-        intent = self._records.intent(session, command)
+        intent = self._records.intent(session, asked or command)
         entry = encode(type(command), session.envelope, request)
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
@@ -250,12 +263,11 @@ class Gate:
             request: Its shape checked.
             stale: What this member has applied will do; otherwise the read is linearizable.
         """
-        if not stale:
-            engine = self._engine
-            of_keys = type(request) is kv_pb2.RangeRequest
-            if not (engine.can_read_keys() if of_keys else engine.can_read()):
-                engine.when_readable(lambda: self.read(asking, request))
-                return
+        engine = self._engine
+        is_range = type(request) is kv_pb2.RangeRequest
+        if not (stale or (engine.can_read_keys() if is_range else engine.can_read())):
+            engine.when_readable(lambda: self.read(asking, request))
+            return
         session = self.admit(asking, request)
         if session is not None:
             self.answer(asking, session, request)
@@ -301,7 +313,7 @@ class Gate:
             case cluster_pb2.MemberListRequest():
                 body = member_list_body(self.facts)
             case tenant_pb2.AuditHeadRequest():
-                body = self._audit_head()
+                body = self.audit.head_body()
             case _:
                 raise Broken("an operation without an answer was let through")
         answer = Answer(self._engine.state.store.revision, body)
@@ -577,13 +589,3 @@ class Gate:
         if alarm is not None:
             self.submit_system(SYSTEM_TENANT, alarm)
         raise Refused(Failure.NO_SPACE)
-
-    def _audit_head(self) -> bytes:
-        head, signature, key = self.audit.signed_head()
-        return tenant_pb2.AuditHeadResponse(
-            stream=self.audit.stream,
-            seq=head.seq,
-            hash=head.hash,
-            signature=signature,
-            public_key=key.raw,
-        ).SerializeToString()

@@ -32,6 +32,7 @@ from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.password_policy import PasswordPolicy
+from kvsecure.security.queues import Queues
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
@@ -138,7 +139,9 @@ def assemble(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing
     )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
-    _add_periodic_work(config, engine, gate, feeds, turn)
+    _add_periodic_work(config, engine, gate, turn)
+    engine.every(_STALE_SCAN_S, feeds.wake_stale)
+    engine.every(_STALE_SCAN_S, services.queues.wake_stale)
     engine.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
     if config.limits.corrupt_check_ns:
         engine.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
@@ -246,6 +249,7 @@ def _services(
         gate=gate,
         ranges=LongRanges(gate, in_turn),
         feeds=feeds,
+        queues=Queues(gate, at_turn_end=turn.at_end, in_turn=in_turn),
         upkeep=upkeep,
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
@@ -322,10 +326,8 @@ def _facts(config: ServerConfig, directory: DataDirectory) -> MemberFacts:
     )
 
 
-def _add_periodic_work(
-    config: ServerConfig, engine: Engine, gate: Gate, feeds: Feeds, turn: Turn
-) -> None:
-    """Leases that fall due, rights that moved, compaction, and the audit trail's place."""
+def _add_periodic_work(config: ServerConfig, engine: Engine, gate: Gate, turn: Turn) -> None:
+    """Leases that fall due, compaction, and the audit trail's place."""
     compactor = AutoCompactor(config.limits.compaction, time.monotonic_ns())
 
     def compact() -> None:
@@ -340,7 +342,6 @@ def _add_periodic_work(
         turn.schedule()
 
     engine.every(_LEASE_SCAN_S, expire)
-    engine.every(_STALE_SCAN_S, feeds.wake_stale)
     engine.every(_COMPACTION_SCAN_S, compact)
     engine.every(_AUDIT_SYNC_S, engine.sync_audit)
     engine.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)

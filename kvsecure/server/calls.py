@@ -98,6 +98,10 @@ class Link(Protocol):
         """Let a producer go on once the connection is not clogged any more."""
         ...
 
+    def keep(self, stream_id: int, call: "UnaryCall") -> None:
+        """Tell a call whose answer may be long in coming what becomes of its stream."""
+        ...
+
     def ended(self, stream_id: int) -> None:
         """Take note that a call is over; what it answered is to be written."""
         ...
@@ -139,6 +143,7 @@ class UnaryCall:
         "_begun_ns",
         "_counts",
         "_done",
+        "_gone",
         "_header",
         "_link",
         "_owed_bytes",
@@ -164,6 +169,8 @@ class UnaryCall:
         self._packing = packing_for(encoding)
         self._owed_bytes = 0
         self._done = False
+        # Told how it ended, if that was not by an answer.
+        self._gone: Callable[[Code], None] | None = None
         self._begun_ns = link.now_ns() if counts.times is not None else 0
         self.peer = link.peer
         self.token = token
@@ -205,15 +212,43 @@ class UnaryCall:
             self._counts.times.observe((link.now_ns() - self._begun_ns) / 1e9)
         link.ended(self._stream_id)
 
+    # --- an answer that is long in coming --------------------------------------------------------
+
+    def when_gone(self, act: Callable[[Code], None]) -> None:
+        """Have this called if the call ends before it is answered."""
+        self._gone = act
+        self._link.keep(self._stream_id, self)
+
+    def data(self, _: bytes, *, ended: bool) -> bool:  # noqa: ARG002 - as the other calls have it
+        """Ignore what comes behind the request; return that nothing of it is waited for."""
+        return False
+
+    def drained(self) -> None:
+        """Nothing waits for it."""
+
     def expire(self) -> None:
         """Refuse because the caller's deadline has passed; what was asked may still happen."""
-        self.fail(Refused(Failure.DEADLINE_EXCEEDED))
+        self._give_up(Refused(Failure.DEADLINE_EXCEEDED))
+
+    def stop(self) -> None:
+        """Refuse because the member stops."""
+        self._give_up(Refused(Failure.STOPPED))
+
+    def _give_up(self, refused: Refused) -> None:
+        if not self._done:
+            self.fail(refused)
+            self._tell_gone(refused.code)
 
     def lost(self) -> None:
-        """Let go of a request that will not come whole."""
+        """Let go: the request will not come whole, or nobody waits for the answer."""
         if not self._done:
             self._done = True
             self._counts.refuse(Code.CANCELLED)
+            self._tell_gone(Code.CANCELLED)
+
+    def _tell_gone(self, code: Code) -> None:
+        if self._gone is not None:
+            self._gone(code)
 
 
 @final

@@ -10,7 +10,7 @@ Keeps: a call is answered once; what comes after that is dropped.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
 from kvsecure.api.gateway import (
@@ -51,6 +51,7 @@ class UnaryJsonCall:
         "_endpoint",
         "_exchange",
         "_gateway",
+        "_gone",
         "_lost",
         "_owed_bytes",
         "_served",
@@ -81,6 +82,9 @@ class UnaryJsonCall:
         self._served = False
         self._done = False
         self._lost = False
+        # Told how it ended, if that was not by an answer; there where the answer may be long in
+        # coming.
+        self._gone: Callable[[Code], None] | None = None
         self._begun_ns = gateway.now_ns()
         self.deadline_ns = deadline_ns
         self.peer = exchange.peer
@@ -111,12 +115,18 @@ class UnaryJsonCall:
 
     def expire(self) -> None:
         """Refuse because the caller's deadline has passed; what was asked may still happen."""
-        self.fail(Refused(Failure.DEADLINE_EXCEEDED))
+        self._give_up(Refused(Failure.DEADLINE_EXCEEDED))
 
     def stop(self) -> None:
         """Refuse because the member stops, unless the answer is on its way."""
-        if not self._served:
-            self.fail(Refused(Failure.STOPPED))
+        if not self._served or self._gone is not None:
+            self._give_up(Refused(Failure.STOPPED))
+
+    def _give_up(self, refused: Refused) -> None:
+        was_done = self._done
+        self.fail(refused)
+        if self._gone is not None and not was_done:
+            self._gone(refused.code)
 
     def lost(self) -> None:
         """Let go: nobody waits for the answer, if it comes."""
@@ -125,6 +135,8 @@ class UnaryJsonCall:
         if not self._done:
             self._done = True
             self._counts.refuse(Code.CANCELLED)
+            if self._gone is not None:
+                self._gone(Code.CANCELLED)
 
     def _forget_body(self) -> None:
         self._gateway.let_go(len(self._body))
@@ -146,6 +158,10 @@ class UnaryJsonCall:
             gateway.services.gate.reject(self, request, refused)
 
     # --- for the service ------------------------------------------------------------------------
+
+    def when_gone(self, act: Callable[[Code], None]) -> None:
+        """Have this called if the call ends before it is answered."""
+        self._gone = act
 
     def succeed(self, answer: Answer) -> None:
         """Answer at the end of this turn."""

@@ -169,7 +169,7 @@ class Http2Session:
         self._shared = shared
         self._write = write
         self._connection = Connection(shared.limits, shared.now_ns)
-        self._open: dict[int, AssemblingCall | StreamedCall | Http2Exchange] = {}
+        self._open: dict[int, AssemblingCall | StreamedCall | Http2Exchange | UnaryCall] = {}
         # Stream -> (when, what to tell); calls without a deadline are not in it.
         self._deadlines: dict[int, tuple[int, Callable[[], None]]] = {}
         # What has to wait, and whether anything does.
@@ -497,8 +497,9 @@ class Http2Session:
     def _data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
         self.work += 1
         call = self._open.get(stream_id)
-        if call is not None and call.data(data, ended=ended):
-            self._open.pop(stream_id, None)
+        if call is not None and call.data(data, ended=ended) and self._open.get(stream_id) is call:
+            # Otherwise it is kept as one whose answer is long in coming.
+            del self._open[stream_id]
 
     def _other(self, kind: int, event: tuple[Any, ...]) -> None:
         stream_id: int = event[1]
@@ -547,6 +548,10 @@ class Http2Session:
         return _Route(None, None, CallCounts(), b"", endpoint)
 
     # --- for calls ------------------------------------------------------------------------------
+
+    def keep(self, stream_id: int, call: UnaryCall) -> None:
+        """Tell a call what becomes of its stream, until it is answered."""
+        self._open[stream_id] = call
 
     def ended(self, stream_id: int) -> None:
         """Take note that a call is over."""

@@ -13,9 +13,11 @@ from kvsecure.proto import (
     auth_pb2,
     cluster_pb2,
     crypto_pb2,
+    election_pb2,
     health_pb2,
     kv_pb2,
     lease_pb2,
+    lock_pb2,
     maintenance_pb2,
     reflection_pb2,
     state_pb2,
@@ -47,6 +49,16 @@ def _grants(
 WEB: Final = _grants()
 READER: Final = _grants(write=False)
 WRITER: Final = _grants(read=False)
+# May do anything with one place of a queue, and nothing with the others.
+_PLACE: Final = Intervals((Span(b"/app/l/1", b"/app/l/1\0"),))
+POINT: Final = Grants(
+    user="web",
+    roles=frozenset({"app"}),
+    read=_PLACE,
+    write=_PLACE,
+    admin=False,
+    cluster_admin=False,
+)
 TENANT_ROOT: Final = _grants(admin=True)
 CLUSTER_ROOT: Final = _grants(admin=True, cluster=True)
 _NOT_ADMIN: Final = Decision.DENY_NOT_ADMIN
@@ -176,6 +188,44 @@ _LEASE_ROWS: Final = (
     _no(READER, lease_pb2.LeaseLeasesRequest()),
 )
 
+_LEADS: Final = election_pb2.LeaderKey(name=b"/app/e", key=b"/app/e/1", rev=5, lease=1)
+_LEADS_THEM: Final = election_pb2.LeaderKey(name=b"/app/e", key=b"/ops/e/1", rev=5, lease=1)
+_LEADS_FOREIGN: Final = election_pb2.LeaderKey(name=b"/app/e", key=b"/app/e/1", rev=5, lease=2)
+# A place in a queue is written, and the whole queue is read.
+_QUEUE_ROWS: Final = (
+    _ok(WEB, lock_pb2.LockRequest(name=b"/app/l", lease=1)),
+    _ok(WEB, lock_pb2.LockRequest(name=b"/app/l", lease=99)),
+    _no(READER, lock_pb2.LockRequest(name=b"/app/l", lease=1)),
+    _no(WRITER, lock_pb2.LockRequest(name=b"/app/l", lease=1)),
+    _no(WEB, lock_pb2.LockRequest(name=b"/app/l", lease=2)),
+    _no(WEB, lock_pb2.LockRequest(name=b"/ops/l", lease=1)),
+    _ok(WEB, lock_pb2.LockRequest(name=b"/app", lease=1)),
+    _no(WEB, lock_pb2.LockRequest(lease=1)),
+    _no(POINT, lock_pb2.LockRequest(name=b"/app/l", lease=1), book=LeaseBook({})),
+    _no(POINT, election_pb2.CampaignRequest(name=b"/app/l", lease=1), book=LeaseBook({})),
+    _ok(WRITER, lock_pb2.UnlockRequest(key=b"/app/l/1")),
+    _no(READER, lock_pb2.UnlockRequest(key=b"/app/l/1")),
+    _no(WRITER, lock_pb2.UnlockRequest(key=b"/ops/l/1")),
+    _ok(WEB, election_pb2.CampaignRequest(name=b"/app/e", lease=1, value=b"v")),
+    _no(READER, election_pb2.CampaignRequest(name=b"/app/e", lease=1)),
+    _no(WRITER, election_pb2.CampaignRequest(name=b"/app/e", lease=1)),
+    _no(WEB, election_pb2.CampaignRequest(name=b"/app/e", lease=2)),
+    _no(WEB, election_pb2.CampaignRequest(name=b"/ops/e", lease=1)),
+    _ok(WEB, election_pb2.ProclaimRequest(leader=_LEADS, value=b"v")),
+    _no(READER, election_pb2.ProclaimRequest(leader=_LEADS)),
+    _no(WRITER, election_pb2.ProclaimRequest(leader=_LEADS)),
+    # What counts is the key, not the name beside it.
+    _no(WEB, election_pb2.ProclaimRequest(leader=_LEADS_THEM)),
+    _no(WEB, election_pb2.ProclaimRequest(leader=_LEADS_FOREIGN)),
+    _ok(WEB, election_pb2.ResignRequest(leader=_LEADS)),
+    _no(READER, election_pb2.ResignRequest(leader=_LEADS)),
+    _no(WRITER, election_pb2.ResignRequest(leader=_LEADS)),
+    _no(WEB, election_pb2.ResignRequest(leader=_LEADS_THEM)),
+    _ok(READER, election_pb2.LeaderRequest(name=b"/app/e")),
+    _no(WRITER, election_pb2.LeaderRequest(name=b"/app/e")),
+    _no(READER, election_pb2.LeaderRequest(name=b"/ops/e")),
+)
+
 _ADMIN_ONLY: Final = (
     auth_pb2.AuthEnableRequest(),
     auth_pb2.AuthDisableRequest(),
@@ -249,7 +299,14 @@ _ACCOUNT_ROWS: Final = (
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
 
-_ROWS: Final = (*_KEY_ROWS, *_VERSION_ROWS, *_WATCH_ROWS, *_LEASE_ROWS, *_ACCOUNT_ROWS)
+_ROWS: Final = (
+    *_KEY_ROWS,
+    *_VERSION_ROWS,
+    *_WATCH_ROWS,
+    *_LEASE_ROWS,
+    *_QUEUE_ROWS,
+    *_ACCOUNT_ROWS,
+)
 # Rows that say yes to every user, and the one that says no to everybody.
 _NEVER_DENIED: Final = frozenset(
     {

@@ -17,6 +17,7 @@ from kvsecure.api.services import Services
 from kvsecure.api.watch import watch
 from kvsecure.proto import kv_pb2, mvcc_pb2, watch_pb2
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.queues import Queues
 from kvsecure.security.session import Peer
 
 __all__ = ["PROGRESS_S", "REQUEST_BYTES_MAX", "Bench", "Stream", "Timers", "keys_of"]
@@ -110,6 +111,9 @@ class Bench:
         self.services = Services(
             gate=self.world.gate,
             feeds=self.world.feeds,
+            queues=Queues(
+                self.world.gate, at_turn_end=self.world.turn.at_end, in_turn=self.world.turn.at_end
+            ),
             upkeep=self.world.upkeep,
             keys=NO_KEYS,
             ranges=LongRanges(self.world.gate, self.world.turn.at_end),

@@ -1,6 +1,6 @@
 """The JSON gateway beside etcd's own: the same requests, and status and JSON of every answer.
 
-Owns: one round through all calls, who is nobody, what is no request, and a watch.
+Owns: one round through all calls, who is nobody, what is no request, a watch and an observation.
 Never: compares the words of errors about JSON, which are Go's.
 """
 
@@ -97,6 +97,20 @@ _ROUND: Final[tuple[tuple[str, Any], ...]] = (
     ("lease/keepalive", b""),
     ("lease/revoke", {"ID": 123}),
     ("kv/lease/revoke", {"ID": 123}),
+    ("lease/grant", {"TTL": 600, "ID": 161}),
+    ("lock/lock", {"name": _B, "lease": "161"}),
+    ("lock/lock", {"name": _B, "lease": 161}),
+    ("lock/unlock", {"key": _b64(b"gw/b/a1")}),
+    ("lock/unlock", {"key": _B}),
+    ("election/leader", {"name": _B}),
+    ("election/campaign", {"name": _B, "lease": "161", "value": _A}),
+    ("election/leader", {"name": _B}),
+    ("election/proclaim", {"value": _A}),
+    ("election/proclaim", {"leader": {"key": _A, "rev": "1", "lease": 161}, "value": _A}),
+    ("election/resign", {}),
+    ("election/resign", {"leader": {"name": _B, "key": _A, "rev": 1, "lease": "161"}}),
+    ("lease/revoke", {"ID": 161}),
+    ("election/leader", {"name": _B}),
     ("cluster/member/list", {}),
     ("maintenance/status", {}),
     ("maintenance/alarm", {}),
@@ -234,5 +248,33 @@ def _relative(value: Any, base: int) -> Any:
 def test_watch_is_streamed_as_by_etcd(pair: Pair) -> None:
     """Each message of a watch is a line of its own, as it happens, with the same content."""
     expected, found = (_watched(member) for member in pair.members)
+
+    assert found == expected
+
+
+def _observed(member: Member) -> list[Any]:
+    """Observe an election while it is held, and return three lines."""
+    name = _b64(b"observed")
+    with Gateway(member) as observer, Gateway(member) as candidate:
+        observer.log_in()
+        candidate.log_in()
+        candidate.ask("/v3/lease/grant", {"TTL": 600, "ID": 177})
+        said = candidate.ask("/v3/election/campaign", {"name": name, "lease": 177, "value": _A})
+        leader = said.value["leader"]
+        base = int(leader["rev"])
+        body = b'{"name":"%b"}' % name.encode()
+        with observer.lines("/v3/election/observe", body) as lines:
+            found = [next(lines)]
+            candidate.ask("/v3/election/proclaim", {"leader": leader, "value": _B})
+            found.append(next(lines))
+            candidate.ask("/v3/election/resign", {"leader": leader})
+            candidate.ask("/v3/election/campaign", {"name": name, "lease": 177, "value": _END})
+            found.append(next(lines))
+    return [_plain(_relative(line, base)) for line in found]
+
+
+def test_observation_is_streamed_as_by_etcd(pair: Pair) -> None:
+    """Each leader and each proclamation is a line of its own, with the same content."""
+    expected, found = (_observed(member) for member in pair.members)
 
     assert found == expected

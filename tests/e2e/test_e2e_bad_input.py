@@ -157,7 +157,7 @@ def test_oversized_requests_are_refused_by_etcds_texts(fortress: Fortress) -> No
         ("/KV/Put", b"", "UNIMPLEMENTED"),
         ("/etcdserverpb.KV/Put/", b"", "UNIMPLEMENTED"),
         ("/etcdserverpb.Cluster/MemberAdd", b"", "UNIMPLEMENTED"),
-        ("/v3lockpb.Lock/Lock", b"", "UNIMPLEMENTED"),
+        ("/v3lockpb.Lock/TryLock", b"", "UNIMPLEMENTED"),
     ],
 )
 def test_what_is_no_request_is_refused(

@@ -102,7 +102,7 @@ _UNKNOWN: Final = {
     "/etcdserverpb.KV/": "unknown method  for service etcdserverpb.KV",
     "/foo.Bar/Baz": "unknown service foo.Bar",
     "/etcdserverpb.KV/Range/x": "unknown service etcdserverpb.KV/Range",
-    "/v3lockpb.Lock/Lock": "unknown service v3lockpb.Lock",
+    "/v3lockpb.Lock/TryLock": "unknown method TryLock for service v3lockpb.Lock",
 }
 
 

@@ -25,6 +25,8 @@ _SERVED = {
     "kvsecurepb.Crypto",
     "kvsecurepb.Versions",
     "kvsecurepb.Tenants",
+    "v3electionpb.Election",
+    "v3lockpb.Lock",
 }
 
 

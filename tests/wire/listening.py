@@ -20,6 +20,7 @@ from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
 from kvsecure.api.services import Services
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.queues import Queues
 from kvsecure.server.accepting import Accepting
 from kvsecure.server.calls import CallCounts
 from kvsecure.server.health import Health
@@ -125,6 +126,7 @@ class Front:
         services = Services(
             gate=world.gate,
             feeds=world.feeds,
+            queues=Queues(world.gate, at_turn_end=turn.at_end, in_turn=turn.at_end),
             upkeep=world.upkeep,
             keys=NO_KEYS,
             ranges=LongRanges(world.gate, turn.at_end),
