@@ -198,17 +198,12 @@ def test_observer_sees_leaders_come_and_go(
 
 @pytest.mark.parametrize("what", ["lock", "campaign", "observe", "leader"])
 def test_who_may_not_is_refused(
-    member: Member,
     root: Client,
     as_user: Callable[[str, str], Client],
     name: bytes,
     what: str,
 ) -> None:
-    """Whoever may not use the queue is told, and has no lease left behind.
-
-    Of an observation etcd does not tell it: that ends well, with nothing in it.
-    """
-    told = StopIteration if (what, member.product) == ("observe", "etcd") else ClientError
+    """Whoever may not use the queue gets an error, and has no lease left behind."""
     password = "a-password-of-nobody-1234"
     root.users.add("nobody", Secret.of_text(password))
     try:
@@ -221,7 +216,7 @@ def test_who_may_not_is_refused(
             "leader": lambda: client.election(name).leader(),
         }
 
-        with pytest.raises(told):
+        with pytest.raises(ClientError):
             act[what]()
 
         assert set(root.lease.list()) <= leases
