@@ -6,6 +6,7 @@ import pytest
 from support.raft_cluster import TICKS, Cluster, command
 
 from kvsecure.core.raft.messages import Append, AppendReply, Heartbeat
+from kvsecure.core.raft.progress import Sending
 from kvsecure.core.raft.refusals import TooMuchUncommitted
 from kvsecure.core.raft.settings import Settings
 from kvsecure.core.raft.status import Dropped, Role
@@ -412,6 +413,27 @@ def test_lost_messages_are_sent_again_section_5_5() -> None:
     cluster.pass_time(3)
 
     assert cluster.applied(3) == [command("a"), command("b")]
+
+
+def test_late_answer_opens_no_window_section_5_3() -> None:
+    """A leader that probes takes an answer that tells nothing for no answer to its probe."""
+    cluster = _three()
+    for word in ("a", "b"):
+        cluster.propose(1, word)
+        cluster.settle()
+    leader = cluster.node(1)
+    progress = leader._replication.peers[MemberId(2)]
+    stored = progress.match
+    late = AppendReply(
+        MemberId(2), MemberId(1), leader.term, Index(stored - 1), False, Index(0), Term(0)
+    )
+    progress.probe(Index(stored + 1))
+
+    leader.step(late)
+    before = progress.sending
+    leader.step(late._replace(through=stored))
+
+    assert (before, progress.sending) == (Sending.PROBE, Sending.REPLICATE)
 
 
 def test_lost_answers_free_the_window_section_5_5() -> None:

@@ -108,9 +108,14 @@ class Replication:
             return False
         is_news = progress.stored(reply.through)
         self.match[reply.sender] = progress.match
-        if progress.sending is Sending.PROBE or (
-            progress.sending is Sending.SNAPSHOT and progress.match >= self._log.offset
-        ):
+        if progress.sending is Sending.PROBE:
+            # A late answer that tells nothing is not that to the probe; taken for it, it would have
+            # a whole window sent again, whose answers are late in their turn.
+            can_replicate = reply.through >= progress.match
+        else:
+            is_installed = progress.match >= self._log.offset
+            can_replicate = progress.sending is Sending.SNAPSHOT and is_installed
+        if can_replicate:
             progress.replicate()
         return is_news
 
