@@ -426,7 +426,9 @@ class SegmentWriter:
             self._encoder = None
 
     def purge(self, below: int, prepare: Callable[[], None] = lambda: None) -> None:
-        """Delete the segments that hold only entries before this number; never the newest.
+        """Delete the segments that hold only entries before this number; never the newest frame.
+
+        It may say what no entry does: in the log, for whom a member has voted.
 
         Args:
             below: The number of the first entry that is needed.
@@ -436,6 +438,9 @@ class SegmentWriter:
             OSError: Some are left.
             StorageError: A segment is missing.
         """
+        if self._size <= HEADER_BYTES:
+            # The newest frame is not this writer's, and nobody knows which segment has it.
+            return
         segments = list_segments(self._place)
         # A later segment may begin before an earlier one, and then takes its place.
         followed_from = [*accumulate((after.first for after in reversed(segments[1:])), min)]

@@ -94,6 +94,24 @@ def test_log_that_goes_back_and_ahead_is_read_as_it_was_written(
     assert following == max(expected, default=max(following - 1, known)) + 1
 
 
+def test_purge_leaves_the_newest_frame_behind_a_start_that_came_to_nothing(bench: Bench) -> None:
+    """Where the newest segment is empty, the frame before it says what nothing else does."""
+    bench.write([b"a"], [b"who was voted for"])
+    # A start that ended between a segment's beginning and its first frame.
+    crashed = bench.writer()
+    crashed._begin(3)
+    crashed.close()
+    writer = bench.writer()
+
+    writer.purge(3)
+    assert bench.recover()[0][-1] == b"who was voted for"
+
+    writer.append(1, b"more")
+    writer.purge(3)
+    writer.close()
+    assert bench.recover()[0] == [b"more"]
+
+
 def test_log_with_a_gap_behind_what_is_known_is_refused(bench: Bench) -> None:
     """Entries that nobody has are a loss, wherever the next ones begin."""
     writer = bench.writer()
