@@ -110,10 +110,11 @@ def test_messages_are_bounded_in_bytes() -> None:
 def test_impossible_numbers_are_damaged() -> None:
     """What no honest member could say is not a message: a term of none, or oneself as the other."""
     for message in (
-        Heartbeat(MemberId(1), MemberId(2), Term(0), Index(0), 0),
-        Heartbeat(MemberId(1), MemberId(1), Term(1), Index(0), 0),
-        Heartbeat(MemberId(0), MemberId(1), Term(1), Index(0), 0),
-        Heartbeat(MemberId(1), MemberId(2), Term(1), Index(1 << 63), 0),
+        Heartbeat(MemberId(1), MemberId(2), Term(0), Index(0), Term(0), 0),
+        Heartbeat(MemberId(1), MemberId(1), Term(1), Index(0), Term(0), 0),
+        Heartbeat(MemberId(0), MemberId(1), Term(1), Index(0), Term(0), 0),
+        Heartbeat(MemberId(1), MemberId(2), Term(1), Index(1 << 63), Term(1), 0),
+        Heartbeat(MemberId(1), MemberId(2), Term(1), Index(1), Term(2), 0),
         _APPEND._replace(entry_term=Term(6)),
         _APPEND._replace(prev_term=Term(0)),
         Vote(MemberId(1), MemberId(2), Term(3), Index(1), Term(3), is_transfer=False),

@@ -90,7 +90,7 @@ def test_vote_of_a_term_that_is_past_is_not_told_section_5_2() -> None:
     cluster = Cluster((1, 2, 3))
     node = cluster.node(2)
     node.step(Vote(MemberId(1), MemberId(2), Term(1), Index(0), Term(0), is_transfer=False))
-    node.step(Heartbeat(MemberId(3), MemberId(2), Term(2), Index(0), 0))
+    node.step(Heartbeat(MemberId(3), MemberId(2), Term(2), Index(0), Term(0), 0))
     cluster.persist(2)
 
     assert [type(message) for message in cluster.wire] == [HeartbeatReply]
@@ -271,7 +271,7 @@ def test_second_leader_of_a_term_is_impossible_section_5_2() -> None:
     """Whoever claims to lead a term that another leads is not believed."""
     cluster = _three()
     for member in (1, 2):
-        cluster.hand_over(Heartbeat(MemberId(3), MemberId(member), Term(1), Index(1), 0))
+        cluster.hand_over(Heartbeat(MemberId(3), MemberId(member), Term(1), Index(1), Term(1), 0))
 
         assert cluster.node(member).leader == 1
         assert cluster.node(member).status().dropped[Dropped.IMPOSSIBLE] == 1

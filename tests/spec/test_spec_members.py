@@ -371,7 +371,7 @@ def test_answers_about_what_was_never_sent_are_not_counted() -> None:
 def test_leader_may_be_a_stranger_thesis_4_1() -> None:
     """A member follows a leader that its own configuration does not know of."""
     cluster = Cluster((1, 2, 3))
-    cluster.hand_over(Heartbeat(MemberId(8), MemberId(2), Term(3), Index(0), 0))
+    cluster.hand_over(Heartbeat(MemberId(8), MemberId(2), Term(3), Index(0), Term(0), 0))
 
     assert (cluster.node(2).leader, cluster.node(2).term) == (8, 3)
 

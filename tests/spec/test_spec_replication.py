@@ -432,16 +432,47 @@ def test_lost_answers_free_the_window_section_5_5() -> None:
     assert len(cluster.applied(2)) == 9
 
 
+def test_lost_messages_that_are_compacted_meanwhile_are_made_good_section_7() -> None:
+    """A member whose window is full of what is lost and compacted is sent a snapshot."""
+    cluster = _three(Settings(election_ticks=TICKS, append_bytes_max=3, in_flight_max=2))
+    cluster.cut = {(1, 3)}
+    cluster.propose(1, *["ab"] * 9)
+    cluster.settle()
+    cluster.compact(1)
+    cluster.heal()
+
+    cluster.pass_time(4)
+
+    assert len(cluster.applied(3)) == 9
+
+
 def test_heartbeat_never_commits_what_is_not_verified_section_5_3() -> None:
-    """A commit index ahead of what is known to be the leader's is taken as far as that goes."""
+    """A commit index whose entry is another here, or not here, is not taken."""
     cluster = Cluster((1, 2, 3))
     cluster.disks[2].entries = [(1, command("mine"))] * 3
     cluster.crash(2)
     cluster.start(2)
 
-    cluster.hand_over(Heartbeat(MemberId(1), MemberId(2), Term(4), Index(3), 0))
+    for index, term in ((3, 2), (4, 1), (9, 4)):
+        cluster.hand_over(Heartbeat(MemberId(1), MemberId(2), Term(4), Index(index), Term(term), 0))
 
     assert cluster.node(2).log.committed == 0
+
+
+def test_heartbeat_tells_who_restarted_what_is_committed_section_5_3() -> None:
+    """A member that has everything and forgot what was committed learns it without an entry."""
+    cluster = _three()
+    cluster.propose(1, "a")
+    cluster.settle()
+    cluster.crash(3)
+    cluster.start(3)
+    before = cluster.node(3).log.committed
+
+    cluster.tick(1)
+    cluster.deliver()
+
+    assert before < cluster.node(3).log.committed == 2
+    assert cluster.applied(3) == [command("a")]
 
 
 def test_snapshot_brings_a_member_up_to_date_section_7() -> None:

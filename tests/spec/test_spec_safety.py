@@ -148,7 +148,7 @@ def test_anything_may_happen_for_long_figure_3() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_cluster_recovers_when_nothing_is_wrong_any_more(seed: int) -> None:
-    """After any storm, once all members are up and connected, there is a leader that commits."""
+    """After any storm, once all are up and connected, they agree, and commits and reads go on."""
     storm = _Storm(1_000 + seed)
     for _ in range(800):
         storm.step()
@@ -160,13 +160,21 @@ def test_cluster_recovers_when_nothing_is_wrong_any_more(seed: int) -> None:
     cluster.settle()
     cluster.pass_time(10 * TICKS)
     before = max(cluster.committed, default=0)
+    configuration = cluster.node(cluster.leader).configuration
+    agreed = {cluster.node(member).log.applied for member in configuration.members}
 
+    for member in configuration.members:
+        cluster.read(member, 10_000 + member)
+    cluster.pass_time(2)
     cluster.propose(cluster.leader, "after")
     cluster.pass_time(3)
 
     cluster.check_logs()
+    assert agreed == {before}
+    assert {context - 10_000 for _, context, _ in cluster.reads if context > 10_000} == set(
+        configuration.members
+    )
     assert max(cluster.committed) > before
-    configuration = cluster.node(cluster.leader).configuration
     assert not configuration.is_joint
     for member in configuration.members:
         assert cluster.applied(member) == cluster.applied(cluster.leader)

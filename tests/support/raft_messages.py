@@ -56,7 +56,7 @@ def _kinds(numbers: st.SearchStrategy[int], members: st.SearchStrategy[int]) -> 
         st.builds(VoteReply, *head, truths),
         st.builds(Append, *head, numbers, numbers, numbers, numbers, _LISTS),
         st.builds(AppendReply, *head, numbers, truths, numbers, numbers),
-        st.builds(Heartbeat, *head, numbers, numbers),
+        st.builds(Heartbeat, *head, numbers, numbers, numbers),
         st.builds(HeartbeatReply, *head, numbers),
         st.builds(TimeoutNow, *head),
         st.builds(ReadIndex, *head, numbers),

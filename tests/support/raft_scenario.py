@@ -264,7 +264,10 @@ def _message(message: Message) -> str:
             said = "yes" if message.granted else "no"
             return f"{type(message).__name__} {said} in term {message.term}"
         case Heartbeat():
-            return f"Heartbeat in term {message.term}, committed {message.committed}"
+            return (
+                f"Heartbeat in term {message.term}, committed {message.committed} "
+                f"of term {message.committed_term}"
+            )
         case HeartbeatReply() | TimeoutNow() | ReadIndex():
             return f"{type(message).__name__} in term {message.term}"
         case ReadIndexReply():

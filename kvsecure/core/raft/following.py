@@ -14,7 +14,7 @@ from kvsecure.core.raft.configuration import DamagedConfiguration
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.membership import Membership, configurations_in
 from kvsecure.core.raft.messages import Append
-from kvsecure.model.ids import Index
+from kvsecure.model.ids import Index, Term
 
 __all__ = ["Following", "Taken"]
 
@@ -86,6 +86,12 @@ class Following:
         self.verified = Index(max(self.verified, prev + len(entries)))
         self.commit(message.committed)
         return Taken.STORED
+
+    def hear(self, index: Index, term: Term) -> None:
+        """Take over what a leader has committed, if that very entry is here (log matching)."""
+        if self._log.term_of(index) == term:
+            self.verified = Index(max(self.verified, index))
+            self.commit(index)
 
     def commit(self, index: Index) -> None:
         """Take over a leader's commit index, as far as the log is known to be the leader's."""

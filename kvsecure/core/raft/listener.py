@@ -228,7 +228,7 @@ class Listener(Participant):
     def _on_heartbeat(self, message: Heartbeat) -> None:
         if not self._is_led_by(message.sender):
             return
-        self._following.commit(message.committed)
+        self._following.hear(message.committed, message.committed_term)
         self._outbox.hold(HeartbeatReply(self.member, message.sender, self.term, message.context))
         if self._is_term_durable:
             self._outbox.release(self.term)

@@ -117,8 +117,9 @@ class Heartbeat(NamedTuple):
     sender: MemberId
     to: MemberId
     term: Term
-    # Never more than the receiver is known to store.
+    # Who has this very entry has all that is before it as well (Raft section 5.3, log matching).
     committed: Index
+    committed_term: Term
     # The number of the newest round of reads (thesis 6.4).
     context: int
 
@@ -192,6 +193,8 @@ def is_possible(message: Message) -> bool:
         )
     if isinstance(message, AppendReply) and message.is_rejected:
         return message.hint_index <= message.through and message.hint_term <= message.term
+    if isinstance(message, Heartbeat):
+        return message.committed_term <= message.term
     if isinstance(message, PreVote | Vote):
         return message.last_term < message.term
     return True

@@ -90,9 +90,10 @@ class Replication:
     def heartbeat(self, term: Term, context: int, outbox: Outbox) -> None:
         """Tell everybody who leads."""
         committed = self._log.committed
-        for member, progress in self.peers.items():
-            known = Index(min(progress.match, committed))
-            outbox.send(Heartbeat(self._member, member, term, known, context))
+        committed_term = self._log.term_of(committed)
+        assert committed_term is not None  # noqa: S101 - what a snapshot holds is committed
+        for member in self.peers:
+            outbox.send(Heartbeat(self._member, member, term, committed, committed_term, context))
 
     def take_reply(self, progress: Progress, reply: AppendReply) -> bool:
         """Take the answer to entries; tell whether it may have committed something.
@@ -123,7 +124,10 @@ class Replication:
             # Its answer tells what of the window has come; a rejection, that something has not.
             prev = Index(progress.next - 1)
             prev_term = self._log.term_of(prev)
-            if prev_term is not None:
+            if prev_term is None:
+                # Nothing can be asked about what is compacted: begin with what is known.
+                progress.probe(Index(progress.match + 1))
+            else:
                 committed = self._log.committed
                 outbox.send(
                     Append(self._member, member, term, prev, prev_term, term, committed, [])
