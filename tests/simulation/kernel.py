@@ -15,7 +15,7 @@ __all__ = ["MS", "SECOND", "Clock", "Kernel", "Timer", "TooManySteps"]
 MS: Final = 1_000
 SECOND: Final = 1_000_000
 # A run takes some ten thousand.
-_STEPS_MAX: Final = 500_000
+_STEPS_MAX: Final = 200_000
 
 
 class TooManySteps(AssertionError):

@@ -104,6 +104,8 @@ class Member:
         self.member = member
         self.disk = SimulatedDisk(around.kernel, member, around.profile.pace, self._broken)
         self.is_paused = False
+        # The power fails in the middle of the next write.
+        self.is_doomed = False
         self._around = around
         self._kernel = around.kernel
         self._invariants = around.invariants
@@ -164,6 +166,16 @@ class Member:
         self._end(running)
         self.disk.crash(is_power_lost=is_power_lost)
 
+    def _fall(self, running: _Running) -> None:
+        if running is self._running:
+            self.crash(is_power_lost=True)
+            self.start_later()
+
+    def start_later(self) -> None:
+        """Start in a while."""
+        delay_us = self._kernel.chance.randrange(1, self._around.profile.down_us_max)
+        self._kernel.after(delay_us, self.start)
+
     def _end(self, running: _Running) -> None:
         if running.ticking is not None:
             running.ticking.call_off()
@@ -176,8 +188,7 @@ class Member:
         """A sync has failed: nothing that was to be durable may be taken for it."""
         if self._running is not None:
             self.crash(is_power_lost=False)
-            delay_us = self._kernel.chance.randrange(1, self._around.profile.down_us_max)
-            self._kernel.after(delay_us, self.start)
+            self.start_later()
 
     def pause(self) -> None:
         """Do nothing until told to go on; what arrives meanwhile waits."""
@@ -328,6 +339,10 @@ class Member:
             self.disk.append(
                 ready.first, len(ready.entries), encode_frame(ready), lambda: self._written(running)
             )
+            if self.is_doomed:
+                self.is_doomed = False
+                within_us = self._kernel.chance.randrange(self.disk.pace.sync_us_min)
+                self._kernel.after(within_us, self._fall, running)
 
     def _written(self, running: _Running) -> None:
         if running is not self._running:

@@ -154,11 +154,9 @@ class Nemesis:
             case _:
                 victim = self._any(lambda member: member.is_up)
                 victims = [victim] if victim is not None else []
-        chance = cluster.kernel.chance
         for member in victims:
             member.crash(is_power_lost=mishap is not Mishap.KILL)
-            delay_us = chance.randrange(MS, self._profile.down_us_max)
-            cluster.kernel.after(delay_us, member.start)
+            member.start_later()
         return bool(victims)
 
     def _disturb(self, mishap: Mishap) -> bool:
@@ -176,6 +174,8 @@ class Nemesis:
                 member.disk.pace = replace(self._profile.pace, sync_us_max=_SLOW_SYNC_US)
             case Mishap.FAIL_SYNC:
                 member.disk.is_failing = True
+            case Mishap.CRASH_WRITING:
+                member.is_doomed = True
             case Mishap.JUMP:
                 member.jump(chance.randrange(_JUMP_TICKS_MAX))
             case Mishap.DRIFT:
@@ -197,6 +197,6 @@ def put_right(cluster: Cluster, profile: Profile) -> None:
     cluster.network.weather = Weather()
     for member in cluster.members.values():
         member.disk.pace = profile.pace
-        member.disk.is_failing = False
+        member.disk.is_failing = member.is_doomed = False
         member.go_on()
         member.start()

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, final
 
 from simulation.kernel import MS
 from simulation.leases import Leases
+from simulation.machine import Machine
 from simulation.member import Member
 from simulation.network import Weather
 from simulation.profile import Mishap, Profile, drawn
@@ -28,7 +29,6 @@ from kvsecure.core.raft.membership import configurations_in
 from kvsecure.core.raft.messages import (
     Append,
     AppendReply,
-    Heartbeat,
     PreVote,
     TimeoutNow,
     Vote,
@@ -193,16 +193,11 @@ def _cut_what_matches(self: Any, message: Append) -> Taken:
     return _take_with(self, message, compares=True, cuts_always=True)
 
 
-def _commit_what_is_there(self: Any, index: Index) -> None:
+def _commit_what_is_there(self: Any, index: Index, term: Term) -> None:
     log = self._log
     index = Index(min(index, log.last))
     if index > log.committed:
         log.commit(index)
-
-
-def _tell_all_that_is_committed(self: Any, term: Term, context: int, outbox: Outbox) -> None:
-    for member in self.peers:
-        outbox.send(Heartbeat(self._member, member, term, self._log.committed, context))
 
 
 # --- members --------------------------------------------------------------------------------------
@@ -313,6 +308,11 @@ def _lead_with_old_leases(self: Any, term: Term) -> None:
     }
 
 
+def _tell_again(self: Any, index: int) -> Any:
+    return _changes_after(self, max(index - 1, 0))
+
+
+_changes_after = Machine.changes_after
 _saved = Member._saved
 
 
@@ -365,7 +365,13 @@ _CRASHING: Final = {
     "down_us_max": 60 * MS,
     "tables_every": 15,
     "weathers": (Weather(delay_us_max=30 * MS, late=0.2, late_us_max=300 * MS, doubled=0.2),),
-    "weights": {Mishap.CRASH: 4, Mishap.CRASH_ALL: 1, Mishap.HALVES: 1, Mishap.HEAL: 4},
+    "weights": {
+        Mishap.CRASH: 4,
+        Mishap.CRASH_WRITING: 2,
+        Mishap.CRASH_ALL: 1,
+        Mishap.HALVES: 1,
+        Mishap.HEAL: 4,
+    },
 }
 _PARTING: Final = {
     "voters": 5,
@@ -392,6 +398,8 @@ _HANDING_OVER: Final = {
     "weathers": (Weather(),),
     "weights": {Mishap.TRANSFER: 1},
 }
+
+_DEAF: Final = {"ends_deaf": True, "voters": 3, "weights": {}}
 
 MISTAKES: Final[dict[str, Mistake]] = {
     "a vote is told before it is durable": _one(Outbox, "hold", Outbox.send),
@@ -421,15 +429,17 @@ MISTAKES: Final[dict[str, Mistake]] = {
     "the entry before is not compared": _one(
         Following, "take", _skip_the_check, focus=_PARTING, is_soon_found=False
     ),
-    "entries that match are cut off": _one(Following, "take", _cut_what_matches),
-    "a heartbeat commits what a follower happens to have": Mistake(
-        (
-            (Replication, "heartbeat", _tell_all_that_is_committed),
-            (Following, "commit", _commit_what_is_there),
-        )
+    "entries that match are cut off": _one(
+        Following, "take", _cut_what_matches, is_soon_found=False
+    ),
+    "a heartbeat commits what a follower happens to have": _one(
+        Following, "hear", _commit_what_is_there
     ),
     "a write counts though it was cut off meanwhile": _one(
         Listener, "_note_truncation", _nothing, is_soon_found=False
+    ),
+    "a leader that hears nobody goes on": _one(
+        Replication, "active", lambda self: [self._member, *self.peers], focus=_DEAF
     ),
     "learners count as voters": _one(Configuration, "agreed_index", _count_learners),
     "half of both groups together is a majority": _one(
@@ -439,7 +449,7 @@ MISTAKES: Final[dict[str, Mistake]] = {
         Configuration, "have_agreed", _elect_by_the_union, focus=_REPLACING, is_soon_found=False
     ),
     "the new group alone elects": _one(
-        Configuration, "have_agreed", _elect_by_the_new, focus=_REPLACING
+        Configuration, "have_agreed", _elect_by_the_new, focus=_REPLACING, is_soon_found=False
     ),
     "several voters change in one step": _one(Configuration, "towards", _change_at_once),
     "two changes go on at once": _one(
@@ -463,6 +473,7 @@ MISTAKES: Final[dict[str, Mistake]] = {
     "a snapshot says that it holds one entry more": _one(Member, "_saved", _leave_one_out),
     "a snapshot's state is not taken over": _one(Member, "_take_over", _keep_the_state),
     "an old snapshot is taken over": _one(Node, "restore", _move_back, is_soon_found=False),
+    "a watcher is told of a change twice": _one(Machine, "changes_after", _tell_again),
     "a new leader goes by old leases": _one(
         Leases, "begin", _lead_with_old_leases, focus=_HANDING_OVER
     ),

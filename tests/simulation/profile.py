@@ -35,6 +35,7 @@ class Mishap(Enum):
     CRASH = "power lost"
     CRASH_LEADER = "leader's power lost"
     CRASH_ALL = "all power lost"
+    CRASH_WRITING = "power lost while writing"
     KILL = "killed"
     PAUSE = "stopped for a while"
     PAUSE_LEADER = "leader stopped for a while"
@@ -63,6 +64,7 @@ _WEIGHTS: Final[dict[Mishap, int]] = {
     Mishap.CRASH: 3,
     Mishap.CRASH_LEADER: 2,
     Mishap.CRASH_ALL: 1,
+    Mishap.CRASH_WRITING: 4,
     Mishap.KILL: 1,
     Mishap.PAUSE: 2,
     Mishap.PAUSE_LEADER: 2,
@@ -105,6 +107,8 @@ class Profile:
     settings: Settings = field(default_factory=Settings)
     pace: Pace = field(default_factory=Pace)
     weathers: tuple[Weather, ...] = (Weather(),)
+    # Whether the leader hears nobody for a while before everything is well.
+    ends_deaf: bool = False
     weights: Mapping[Mishap, int] = field(default_factory=lambda: dict(_WEIGHTS))
 
 
@@ -140,6 +144,7 @@ def drawn(seed: int) -> Profile:
             segment_bytes=chance.choice((2_048, 16_384)),
         ),
         weathers=tuple(_weather(chance) for _ in range(3)),
+        ends_deaf=chance.random() < 0.2,
         weights=weights,
     )
 

@@ -112,6 +112,8 @@ def _come_to_rest(cluster: Cluster) -> None:
     kernel, invariants = cluster.kernel, cluster.invariants
     # What is late still comes.
     kernel.run(kernel.now_us + max(each.late_us_max for each in cluster.profile.weathers))
+    if cluster.profile.ends_deaf:
+        _do_without_the_deaf(cluster)
     last_us = kernel.now_us + _CALM_US_MAX
     target = invariants.highest + 1
     while True:
@@ -126,6 +128,22 @@ def _come_to_rest(cluster: Cluster) -> None:
             return
         if kernel.now_us > last_us:
             raise AssertionError(f"no rest after {_CALM_US_MAX // SECOND} s of calm: {wrong}")
+
+
+def _do_without_the_deaf(cluster: Cluster) -> None:
+    """Let a leader be heard and hear nobody: the others have to find another one."""
+    kernel, deaf = cluster.kernel, cluster.leader
+    if deaf is None or deaf.node is None or len(deaf.node.configuration.voters) < 3:
+        return
+    if deaf.node.configuration.is_joint:
+        return
+    cluster.say(f"{deaf.member} is deaf")
+    cluster.network.cut([each for each in cluster.members if each != deaf.member], [deaf.member])
+    last_us = kernel.now_us + _CALM_US_MAX
+    while cluster.leader in (deaf, None):
+        assert kernel.now_us < last_us, f"nobody takes over from {deaf.member}, who hears nobody"
+        kernel.run(kernel.now_us + _LOOK_US)
+    cluster.network.heal()
 
 
 def _stay_at_rest(cluster: Cluster) -> None:

@@ -10,11 +10,18 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.linearizability import UNANSWERED, Model, Operation, Verdict, check
+from support.linearizability import IMPOSSIBLE, UNANSWERED, Model, Operation, Verdict, check
 from support.models import LIST, LOCK, REGISTER, SET
 
 _Line = tuple[int, int, "int | None", str, tuple[Hashable, ...], Hashable]
 _NEVER = None
+# What is drawn at random of each kind of thing, and with which values.
+_WORDS: dict[Model, list[tuple[str, list[Hashable]]]] = {
+    REGISTER: [("put", [0, 1]), ("get", [0]), ("swap", [0, 1])],
+    LIST: [("append", [3, 4, 5]), ("get", [0])],
+    SET: [("add", [3, 4]), ("take", [3, 4]), ("get", [0])],
+    LOCK: [("acquire", ["one", "two"]), ("release", ["one", "two"]), ("holder", [0])],
+}
 
 _GOOD: dict[str, tuple[Model, list[_Line]]] = {
     "nothing at all": (REGISTER, []),
@@ -213,19 +220,20 @@ def test_a_search_that_takes_too_long_says_so() -> None:
     assert finding.verdict is Verdict.UNKNOWN
 
 
-@given(seed=st.integers(0, 1 << 30), lie=st.booleans())
-def test_the_search_agrees_with_trying_every_order(seed: int, lie: bool) -> None:  # noqa: FBT001 - drawn
+@given(seed=st.integers(0, 1 << 30), model=st.sampled_from(list(_WORDS)), lie=st.booleans())
+def test_the_search_agrees_with_trying_every_order(seed: int, model: Model, lie: bool) -> None:  # noqa: FBT001 - drawn
     """Of small histories, true or with one answer changed, the verdict is that of brute force."""
     chance = random.Random(seed)
-    history = _drawn(chance)
+    history = _drawn(chance, model)
     if lie and history:
         at = chance.randrange(len(history))
         if history[at].returned_at is not None:
-            history[at] = history[at]._replace(answer=chance.choice([None, True, False, 0, 1]))
+            others = [each.answer for each in history if each.answer is not UNANSWERED]
+            history[at] = history[at]._replace(answer=chance.choice([None, True, False, *others]))
 
-    found = check(REGISTER, history).verdict
+    found = check(model, history).verdict
 
-    assert (found is Verdict.LINEARIZABLE) == _has_order(history)
+    assert (found is Verdict.LINEARIZABLE) == _has_order(model, history)
 
 
 def test_many_appends_without_an_answer_are_searched() -> None:
@@ -241,69 +249,63 @@ def test_many_appends_without_an_answer_are_searched() -> None:
 def test_a_long_history_of_a_busy_key_is_searched() -> None:
     """Five clients that do forty things each on one copy are found to be right."""
     chance = random.Random(11)
-    history = _drawn(chance, count=200, clients=5)
+    history = _drawn(chance, REGISTER, count=200, clients=5)
 
     assert check(REGISTER, history).verdict is Verdict.LINEARIZABLE
 
 
-def _drawn(chance: random.Random, count: int = 5, clients: int = 3) -> list[Operation]:
+def _drawn(
+    chance: random.Random, model: Model, count: int = 5, clients: int = 3
+) -> list[Operation]:
     """Let one copy do things at one moment each, between call and return."""
-    state: Hashable = None
+    state = model.initial
     free = [0] * clients
     history = []
-    moments = sorted(chance.sample(range(10 * count), count))
-    for moment in moments:
+    for moment in sorted(chance.sample(range(10 * count), count)):
         client = chance.randrange(clients)
         if free[client] >= moment:
             continue
         called_at = chance.randint(free[client], moment)
         returned_at = free[client] = moment + chance.randint(1, 30)
-        name = chance.choice(["put", "get", "swap"])
-        arguments = tuple(chance.randrange(2) for _ in range({"put": 1, "get": 0, "swap": 2}[name]))
+        name, values = chance.choice(_WORDS[model])
+        arguments = tuple(chance.choice(values) for _ in range(2 if name == "swap" else 1))
+        if name in model.reads:
+            arguments = ()
         asked = Operation(client, "k", name, arguments, called_at, returned_at)
-        answers = [
-            answer
-            for answer in (None, 0, 1, True, False)
-            if (name == "get") == (not isinstance(answer, bool))
-            and _after(state, asked._replace(answer=answer)) is not None
-        ]
-        (answer,) = answers[:1]
-        after = _after(state, asked._replace(answer=answer))
-        assert after is not None
-        (state,) = after
+        parts = state if isinstance(state, tuple) else ()
+        asked, state = next(
+            (told, after)
+            for answer in (state, *parts, None, True, False, moment)
+            for told in [asked._replace(answer=answer)]
+            if (after := model.after(state, told)) is not IMPOSSIBLE
+        )
         is_answered = chance.random() < 0.8
         history.append(
-            asked._replace(answer=answer) if is_answered else asked._replace(returned_at=None)
+            asked if is_answered else asked._replace(returned_at=None, answer=UNANSWERED)
         )
     chance.shuffle(history)
     return history
 
 
-def _after(state: Hashable, operation: Operation) -> tuple[Hashable] | None:
-    after = REGISTER.after(state, operation)
-    return None if after.__class__.__name__ == "Impossible" else (after,)
-
-
-def _has_order(history: list[Operation]) -> bool:
+def _has_order(model: Model, history: list[Operation]) -> bool:
     """Try every order of every choice of the operations that were not answered."""
     answered = [each for each in history if each.returned_at is not None]
     open_ones = [each for each in history if each.returned_at is None]
     for choice in range(1 << len(open_ones)):
         chosen = answered + [each for at, each in enumerate(open_ones) if choice >> at & 1]
-        if any(_is_right(order) for order in permutations(chosen)):
+        if any(_is_right(model, order) for order in permutations(chosen)):
             return True
     return False
 
 
-def _is_right(order: tuple[Operation, ...]) -> bool:
-    state: Hashable = None
+def _is_right(model: Model, order: tuple[Operation, ...]) -> bool:
+    state = model.initial
     latest = 0
     for operation in order:
         if operation.returned_at is not None and operation.returned_at < latest:
             return False
         latest = max(latest, operation.called_at)
-        after = _after(state, operation)
-        if after is None:
+        state = model.after(state, operation)
+        if state is IMPOSSIBLE:
             return False
-        (state,) = after
     return True
