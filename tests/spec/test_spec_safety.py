@@ -65,6 +65,9 @@ class _Storm:
         elif chance < 0.98:
             cluster.install()
         elif chance < 0.985:
+            # A snapshot that comes late, or from whoever had it.
+            cluster.give_snapshot(self.random.choice(members), self.random.choice(members))
+        elif chance < 0.99:
             self._change(self.random.choice(members))
 
     def _turn_over(self, members: list[int]) -> None:

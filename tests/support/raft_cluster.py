@@ -219,13 +219,13 @@ class Cluster:
         for sender, order in orders:
             reached = order.to in self.running and (sender, order.to) not in self.cut
             if reached:
-                self.give_snapshot(sender, order)
+                self.give_snapshot(sender, order.to)
             self.node(sender).report_snapshot(order.to, reached)
             self._collect(sender)
 
-    def give_snapshot(self, sender: int, order: SnapshotOrder) -> bool:
-        """Have a member take what the sender has applied through the order's index or later."""
-        node, running, disk = self.node(order.to), self.running[order.to], self.disks[order.to]
+    def give_snapshot(self, sender: int, to: int) -> bool:
+        """Have a member take what another has applied; tell whether it wanted it."""
+        node, running, disk = self.node(to), self.running[to], self.disks[to]
         source = self.node(sender)
         index = source.log.applied
         term = source.log.term_of(index)
@@ -239,11 +239,11 @@ class Cluster:
             del disk.entries[: index - disk.offset]
         else:
             disk.entries.clear()
-            if order.to in self.writing:
-                self.writing[order.to] = self.writing[order.to]._replace(entries=[])
+            if to in self.writing:
+                self.writing[to] = self.writing[to]._replace(entries=[])
         disk.offset, disk.offset_term, disk.configuration = index, term, configuration
-        self.checked[order.to] = index
-        self._collect(order.to)
+        self.checked[to] = index
+        self._collect(to)
         return True
 
     def settle(self, *, rounds: int = 1_000) -> None:
