@@ -85,9 +85,9 @@ class _LogMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), ahead=st.integers(1, 5))
     def restore(self, data: st.DataObject, ahead: int) -> None:
-        """Begin behind a snapshot: of an entry that the log has, or of another leader's."""
+        """Begin behind a snapshot: of an entry that is durable with more, or of another log."""
         index = self.log.committed + ahead
-        has_it = index <= self.log.last and data.draw(st.booleans())
+        has_it = index < self.log.durable and data.draw(st.booleans())
         if has_it:
             term = self.plain.entries[index - 1][0]
         else:

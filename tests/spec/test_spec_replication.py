@@ -561,7 +561,7 @@ def test_snapshot_carries_the_configuration_of_its_index_section_7() -> None:
 
 
 def test_snapshot_keeps_what_is_behind_it_section_7() -> None:
-    """A snapshot of what a member has leaves the entries behind it in place."""
+    """A snapshot of what a member has leaves the durable entries behind it in place."""
     cluster = _three()
     node = cluster.node(3)
     node.step(
@@ -570,9 +570,27 @@ def test_snapshot_keeps_what_is_behind_it_section_7() -> None:
             [command("a"), command("b")],
         )
     )
+    cluster.persist(3)
 
     assert node.restore(Index(2), Term(1), cluster.configuration)
     assert (node.log.offset, node.log.last, node.log.committed) == (2, 3, 2)
+
+
+def test_snapshot_drops_what_is_still_being_written_section_7() -> None:
+    """What no disk has behind a snapshot goes: what is written there may be of another log."""
+    cluster = _three()
+    node = cluster.node(3)
+    node.step(
+        Append(
+            *(MemberId(1), MemberId(3), Term(1), Index(1), Term(1), Term(1), Index(1)),
+            [command("a"), command("b")],
+        )
+    )
+    node.ready()
+
+    assert node.restore(Index(2), Term(1), cluster.configuration)
+    node.persisted()
+    assert (node.log.offset, node.log.durable, node.log.last) == (2, 2, 2)
 
 
 def test_snapshot_replaces_what_conflicts_section_7() -> None:

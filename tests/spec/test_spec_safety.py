@@ -49,7 +49,11 @@ class _Storm:
                 cluster.tick(member, self.random.randint(0, 2))
         elif chance < 0.45:
             for member in self.random.sample(members, (len(members) + 1) // 2):
-                cluster.persist(member)
+                if self.random.random() < 0.5:
+                    cluster.finish_writing(member)
+                    cluster.begin_writing(member)
+                else:
+                    cluster.persist(member)
         elif chance < 0.85:
             self._network()
         elif chance < 0.96:
@@ -61,6 +65,9 @@ class _Storm:
         elif chance < 0.98:
             cluster.install()
         elif chance < 0.985:
+            # A snapshot that comes late, or from whoever had it.
+            cluster.give_snapshot(self.random.choice(members), self.random.choice(members))
+        elif chance < 0.99:
             self._change(self.random.choice(members))
 
     def _turn_over(self, members: list[int]) -> None:
@@ -68,7 +75,7 @@ class _Storm:
         if down and (not members or self.random.random() < 0.6):
             self.cluster.start(self.random.choice(down))
         elif members:
-            self.cluster.crash(self.random.choice(members))
+            self.cluster.crash(self.random.choice(members), is_written=self.random.random() < 0.5)
 
     def _network(self) -> None:
         cluster = self.cluster

@@ -20,7 +20,7 @@ from kvsecure.core.raft.codec import decode, encode
 from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.messages import Message
-from kvsecure.core.raft.node import HardState, Node
+from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.raft.settings import Settings
 from kvsecure.core.raft.status import Role
@@ -109,6 +109,8 @@ class Cluster:
         # Pairs (from, to) between which nothing passes.
         self.cut: set[tuple[int, int]] = set()
         self.stuck_disks: set[int] = set()
+        # The work orders that disks have begun.
+        self.writing: dict[int, Ready] = {}
         self.reads: list[tuple[int, int, int]] = []
         # What was ever committed, by index, and who led which term.
         self.committed: dict[int, tuple[int, bytes]] = {}
@@ -144,8 +146,11 @@ class Cluster:
         self.checked[member] = disk.offset
         return node
 
-    def crash(self, member: int) -> None:
-        """Stop a member; what its disk was not asked to write is lost."""
+    def crash(self, member: int, *, is_written: bool = False) -> None:
+        """Stop a member; what its disk has begun may be on it or not, without a word to anybody."""
+        order = self.writing.pop(member, None)
+        if order is not None and is_written:
+            self.disks[member].write(*order)
         del self.running[member]
         self.orders = [(at, order) for at, order in self.orders if at != member]
 
@@ -172,13 +177,27 @@ class Cluster:
 
     def persist(self, member: int) -> bool:
         """Have a member's disk do what it is asked; tell whether there was anything."""
-        node, is_news = self.node(member), False
-        while member not in self.stuck_disks and (order := node.ready()) is not None:
-            self.disks[member].write(*order)
-            node.persisted()
+        is_news = False
+        while self.begin_writing(member):
+            self.finish_writing(member)
             is_news = True
-        self._collect(member)
         return is_news
+
+    def begin_writing(self, member: int) -> bool:
+        """Have a member's disk begin what it is asked; tell whether it is at work."""
+        if member not in self.stuck_disks and member not in self.writing:
+            order = self.node(member).ready()
+            if order is not None:
+                self.writing[member] = order
+        return member in self.writing
+
+    def finish_writing(self, member: int) -> None:
+        """Have a member's disk finish what it has begun, if it has."""
+        order = self.writing.pop(member, None)
+        if order is not None:
+            self.disks[member].write(*order)
+            self.node(member).persisted()
+        self._collect(member)
 
     def deliver(self, wanted: Callable[[Message], bool] = lambda _: True) -> int:
         """Deliver the messages that are on their way now; return how many."""
@@ -200,26 +219,31 @@ class Cluster:
         for sender, order in orders:
             reached = order.to in self.running and (sender, order.to) not in self.cut
             if reached:
-                self.give_snapshot(sender, order)
+                self.give_snapshot(sender, order.to)
             self.node(sender).report_snapshot(order.to, reached)
             self._collect(sender)
 
-    def give_snapshot(self, sender: int, order: SnapshotOrder) -> bool:
-        """Have a member take what the sender has applied through the order's index or later."""
-        node, running, disk = self.node(order.to), self.running[order.to], self.disks[order.to]
+    def give_snapshot(self, sender: int, to: int) -> bool:
+        """Have a member take what another has applied; tell whether it wanted it."""
+        node, running, disk = self.node(to), self.running[to], self.disks[to]
         source = self.node(sender)
         index = source.log.applied
         term = source.log.term_of(index)
         assert term is not None
         configuration = source.configuration_at(index)
-        kept = disk.entries[index - disk.offset :] if node.log.term_of(index) == term else []
         if not node.restore(index, term, configuration):
             return False
         running.applied = list(self.applied(sender))
-        disk.entries, disk.body = kept, list(running.applied)
+        disk.body = list(running.applied)
+        if node.log.last > index:
+            del disk.entries[: index - disk.offset]
+        else:
+            disk.entries.clear()
+            if to in self.writing:
+                self.writing[to] = self.writing[to]._replace(entries=[])
         disk.offset, disk.offset_term, disk.configuration = index, term, configuration
-        self.checked[order.to] = index
-        self._collect(order.to)
+        self.checked[to] = index
+        self._collect(to)
         return True
 
     def settle(self, *, rounds: int = 1_000) -> None:

@@ -147,15 +147,17 @@ class RaftLog:
         """Begin anew behind a snapshot of another member's, ahead of what is committed here.
 
         Returns:
-            Whether entries behind the snapshot were kept: they are when the log had its last entry
-            (Raft section 7).
+            Whether the entries behind the snapshot were kept: they are when the log had its last
+            entry (Raft section 7), and some of them are durable. What is not was never
+            acknowledged, and what the disk has there may be of another log.
         """
         invariant(index > self.committed, "a snapshot only moves the log ahead")
-        keeps = self.term_of(index) == term
+        keeps = self.durable > index and self.term_of(index) == term
         count = index - self.offset if keeps else len(self._entries)
         del self._terms[:count]
         del self._entries[:count]
         self.offset, self.offset_term = index, term
         self.applied = self.committed = index
-        self.durable = Index(min(max(self.durable, index), self.last))
+        if not keeps:
+            self.durable = index
         return keeps

@@ -193,6 +193,8 @@ class Node(Listener):
 
         Returns:
             Whether it is wanted. If not, nothing has changed, and the body must not take effect.
+            If it is and the log ends with it now (`log.last`), nothing that the disk has of the log
+            may stay, nor what a work order that is out still writes, but for the hard state.
         """
         log = self.log
         if self.role is Role.LEADER or index <= log.committed:
@@ -204,7 +206,7 @@ class Node(Listener):
         self._following.restore(index, keeps=keeps)
         if self._in_flight is not None:
             hard_state, through = self._in_flight
-            self._in_flight = (hard_state, max(index, through) if keeps else index)
+            self._in_flight = (hard_state, through if keeps else index)
         return True
 
     def report_snapshot(self, peer: MemberId, ok: bool) -> None:  # noqa: FBT001 - the word is said
