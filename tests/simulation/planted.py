@@ -257,15 +257,12 @@ def _confirm_alone(self: Configuration, rounds: Mapping[MemberId, int]) -> int:
 
 
 def _ask_too_early(self: Any) -> None:
-    if self.role is Role.LEADER:
-        self._reads.begin(self.log.committed)
-        self._reads.answer(self.member, self._reads.number)
-        self._confirm_reads()
-        if self._reads.is_asking:
-            self._heartbeat()
-    elif self.leader:
-        self._reads.begin(Index(0))
-        self._ask_leader()
+    settled, self._is_settled = self._is_settled, True
+    _ask(self)
+    self._is_settled = settled
+
+
+_ask = Participant._ask
 
 
 def _take_any_answer(self: Any, member: MemberId, number: int) -> None:
