@@ -168,6 +168,9 @@ class Nemesis:
         match mishap:
             case Mishap.PAUSE | Mishap.PAUSE_LEADER:
                 member.pause()
+                if is_of_leader and chance.random() < 0.5:
+                    # It wakes up without being told that somebody else leads.
+                    self._cut_off(Mishap.LEADER_ALONE)
                 delay_us = chance.randrange(10 * MS, 2 * self._profile.down_us_max)
                 cluster.kernel.after(delay_us, member.go_on)
             case Mishap.SLOW_DISK:

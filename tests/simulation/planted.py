@@ -398,6 +398,16 @@ _HANDING_OVER: Final = {
 
 _DEAF: Final = {"ends_deaf": True, "voters": 3, "weights": {}}
 
+_OVERSLEEPING: Final = {
+    "voters": 3,
+    "tick_us": 20 * MS,
+    "client_pause_us": 30 * MS,
+    "mishap_us_max": 1_500 * MS,
+    "down_us_max": 500 * MS,
+    "weathers": (Weather(delay_us_max=2 * MS, late=0.3, late_us_max=2_000 * MS),),
+    "weights": {Mishap.PAUSE_LEADER: 2, Mishap.LEADER_ALONE: 1, Mishap.HEAL: 2},
+}
+
 MISTAKES: Final[dict[str, Mistake]] = {
     "a vote is told before it is durable": _one(Outbox, "hold", Outbox.send),
     "a term counts as durable at once": _one(Participant, "_is_term_durable", property(_always)),
@@ -460,7 +470,7 @@ MISTAKES: Final[dict[str, Mistake]] = {
     ),
     "a read is asked before the leader has committed": _one(Participant, "_ask", _ask_too_early),
     "an earlier answer confirms a later read": _one(
-        Reads, "answer", _take_any_answer, focus=_PARTING, is_soon_found=False
+        Reads, "answer", _take_any_answer, focus=_OVERSLEEPING, is_soon_found=False
     ),
     "an earlier index answers a later read": _one(Reads, "confirm_asked", _take_any_index),
     "a read asks nobody": _one(Node, "read", _read_here),
