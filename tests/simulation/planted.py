@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, final
 
+from simulation.disk import SimulatedDisk
 from simulation.kernel import MS
 from simulation.leases import Leases
 from simulation.machine import Machine
@@ -295,6 +296,11 @@ def _forget_before_durable(self: Any) -> None:
         self.disk.replace_tables(saved, lambda: self._saved_own(running, applied))
 
 
+def _purge_everything(self: Any, through: int) -> None:
+    while self._segments and self._segments[0].last <= through:
+        self._remove(self._segments[0])
+
+
 def _lead_with_old_leases(self: Any, term: Term) -> None:
     self.led = term
     self._ending.clear()
@@ -476,6 +482,9 @@ MISTAKES: Final[dict[str, Mistake]] = {
     "a read asks nobody": _one(Node, "read", _read_here),
     "the log is forgotten before the tables are durable": _one(
         Member, "write_tables", _forget_before_durable, focus=_CRASHING, is_soon_found=False
+    ),
+    "the newest vote is purged with the log": _one(
+        SimulatedDisk, "purge", _purge_everything, focus=_CRASHING
     ),
     "a snapshot says that it holds one entry more": _one(Member, "_saved", _leave_one_out),
     "a snapshot's state is not taken over": _one(Member, "_take_over", _keep_the_state),
