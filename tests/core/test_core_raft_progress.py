@@ -37,6 +37,20 @@ def test_window_is_bounded_in_messages_and_bytes() -> None:
     assert (progress.next, progress.in_flight_bytes) == (8, 30)
 
 
+def test_window_opens_slowly_after_a_rejection() -> None:
+    """What was sent ahead and rejected is not sent ahead in full again before something comes."""
+    progress = _replicating(in_flight_max=8)
+    progress.reject(Index(5))
+    progress.replicate()
+    allowed = []
+    for index in range(5, 9):
+        allowed.append(progress.allowed)
+        progress.stored(Index(index))
+
+    assert allowed == [1, 2, 4, 8]
+    assert progress.allowed == 8
+
+
 def test_answer_frees_everything_before_it() -> None:
     """One answer speaks for all messages up to its index."""
     progress = _replicating()

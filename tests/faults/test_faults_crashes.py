@@ -18,20 +18,17 @@ import pytest
 from faults.exploring import Tally, explore, faults_of, lived
 from faults.table_servant import TableServant
 from faults.traced_disk import Fault, Faults
+from support.seeds import seed_of
 
 _LIVES = int(os.environ.get("FAULT_LIVES", "200"))
 _LENGTH, _CALLS = 25, 250
-
-
-def _seed(config: pytest.Config) -> int:
-    return int(config.getoption("randomly_seed", 0)) % (1 << 31)
 
 
 def test_no_crash_of_a_short_life_loses_anything(
     servant: TableServant, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
     """After every single step a crash leaves all that was acknowledged, and nothing half-done."""
-    life = lived(_seed(pytestconfig), servant, length=6)
+    life = lived(seed_of(pytestconfig), servant, length=6)
 
     explore(life, servant, tally, again=0.1)
 
@@ -43,7 +40,7 @@ def test_no_crash_of_lives_on_a_failing_disk_loses_anything(
     servant: TableServant, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
     """Calls that fail, processes that are killed, disks that are full: then still nothing is."""
-    _live(servant, tally, range(_seed(pytestconfig), _seed(pytestconfig) + 5), points_max=16)
+    _live(servant, tally, range(seed_of(pytestconfig), seed_of(pytestconfig) + 5), points_max=16)
 
     assert tally.refused == tally.lost == 0
 
@@ -53,7 +50,7 @@ def test_no_call_that_fails_in_a_short_life_loses_anything(
     servant: TableServant, tally: Tally, pytestconfig: pytest.Config, kind: Fault
 ) -> None:
     """Whichever call fails, is cut short, or is a process's last: nothing that was said is lost."""
-    chance = random.Random(_seed(pytestconfig))
+    chance = random.Random(seed_of(pytestconfig))
 
     _fail_at(servant, tally, kind, sorted(chance.sample(range(1, 70), 3)), points_max=8)
 
@@ -62,7 +59,7 @@ def test_no_call_that_fails_in_a_short_life_loses_anything(
 
 def test_a_disk_that_lies_is_found_out(tally: Tally, pytestconfig: pytest.Config) -> None:
     """Where syncs keep nothing, a start finds a state that there once was, or says no."""
-    _lie(tally, _seed(pytestconfig), 2, share=0.3)
+    _lie(tally, seed_of(pytestconfig), 2, share=0.3)
 
     assert tally.refused
 
@@ -76,7 +73,7 @@ def test_campaign_of_lives(
     servant: TableServant, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
     """As above, for as many lives as are wanted, at every step of each tenth."""
-    first = _seed(pytestconfig)
+    first = seed_of(pytestconfig)
     _live(servant, tally, range(first, first + _LIVES), points_max=60)
     for seed in range(first, first + _LIVES, 10):
         explore(lived(seed, servant, length=_LENGTH), servant, tally, again=0.3)
@@ -99,7 +96,7 @@ def test_campaign_of_every_call(servant: TableServant, tally: Tally, kind: Fault
 def test_campaign_of_lies(tally: Tally, pytestconfig: pytest.Config) -> None:
     """As above, with disks that lie always, often and rarely."""
     for share in (1.0, 0.3, 0.05):
-        _lie(tally, _seed(pytestconfig), _LIVES // 3, share=share)
+        _lie(tally, seed_of(pytestconfig), _LIVES // 3, share=share)
 
 
 def _live(servant: TableServant, tally: Tally, seeds: range, *, points_max: int) -> None:

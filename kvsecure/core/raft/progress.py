@@ -34,6 +34,7 @@ class Progress:
     """Of one member, for as long as one term's leader leads."""
 
     __slots__ = (
+        "allowed",
         "committed_sent",
         "in_flight_bytes",
         "is_active",
@@ -60,6 +61,8 @@ class Progress:
         self.committed_sent = Index(0)
         # Of the snapshot that it is being sent.
         self.snapshot = Index(0)
+        # How many messages may be out: after a rejection few, and more with everything that comes.
+        self.allowed = settings.in_flight_max
         # The last index and the bytes of each message that is not answered.
         self.window: deque[tuple[Index, int]] = deque()
         self.in_flight_bytes = 0
@@ -69,7 +72,7 @@ class Progress:
         """Whether entries may be sent now."""
         if self.sending is Sending.REPLICATE:
             return (
-                len(self.window) < self.settings.in_flight_max
+                len(self.window) < self.allowed
                 and self.in_flight_bytes < self.settings.in_flight_bytes_max
             )
         return self.sending is Sending.PROBE and not self.is_paused
@@ -89,6 +92,7 @@ class Progress:
         if is_news:
             self.match = index
             self.next = Index(max(self.next, index + 1))
+            self.allowed = min(2 * self.allowed, self.settings.in_flight_max)
         window = self.window
         while window and window[0][0] <= index:
             self.in_flight_bytes -= window.popleft()[1]
@@ -98,6 +102,15 @@ class Progress:
         """Find out anew what it stores, beginning with a guess; never before what is known."""
         self._enter(Sending.PROBE)
         self.next = Index(max(following, self.match + 1))
+
+    def reject(self, following: Index) -> None:
+        """Find out anew what it stores, because it lacks something that was sent.
+
+        On links that lose and overtake, what is sent ahead is rejected again and again; sent ahead
+        in full each time, it would be ever more.
+        """
+        self.probe(following)
+        self.allowed = 1
 
     def replicate(self) -> None:
         """Send ahead: it is known where the logs agree."""

@@ -104,7 +104,7 @@ class Replication:
         if reply.is_rejected:
             if not progress.is_stale(reply.through):
                 agreeing = self._log.last_not_after(reply.hint_index, reply.hint_term)
-                progress.probe(Index(min(reply.through, agreeing + 1)))
+                progress.reject(Index(min(reply.through, agreeing + 1)))
             return False
         is_news = progress.stored(reply.through)
         self.match[reply.sender] = progress.match
