@@ -6,7 +6,7 @@ Never: starts a server that no test asked for.
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from support.servers import EtcdMember, KvsecureServer, Member
 
 _INTEROP = Path(__file__).parent / "interop"
 _LONGEST = Path(__file__).parent / "history"
+_SAID = "said"
 _SUBJECTS: dict[str, type[Member]] = {"etcd": EtcdMember, "kvsecure": KvsecureServer}
 
 
@@ -62,6 +63,21 @@ def pytest_collection_modifyitems(
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.path.parent != _LONGEST)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests had to say, whichever process ran them."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, text in getattr(report, "user_properties", ()):
+                if name == _SAID and report.when == "teardown":
+                    terminalreporter.write_line(text)
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have a line printed when all is over: what was counted belongs into the log of a run."""
+    return lambda text: request.node.user_properties.append((_SAID, text))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, final
@@ -18,6 +18,7 @@ import pytest
 from support.lockstep import Run, Told, reset, revision_of
 from support.operations import Operation, draw_plan, moved
 from support.rpc import Client
+from support.seeds import seed_of
 from support.servers import ROOT_PASSWORD, EtcdMember, Member
 
 from kvsecure.proto import kv_pb2, tenant_pb2
@@ -183,19 +184,17 @@ def sides(subject_type: type[Member], quick_path: Path) -> Iterator[_Sides]:
         yield sides
 
 
-def _seed(config: pytest.Config) -> int:
-    # The seed that pytest-randomly prints for the session is the seed of this run too.
-    return int(config.getoption("randomly_seed", 0))
-
-
 @pytest.mark.timeout(_SHRINK_S_MAX + 300)
-def test_random_operations_answer_like_etcd(sides: _Sides, pytestconfig: pytest.Config) -> None:
+def test_random_operations_answer_like_etcd(
+    sides: _Sides, pytestconfig: pytest.Config, say: Callable[[str], None]
+) -> None:
     """Random operations, and watches meanwhile, are answered alike, plain and under a tenant."""
-    seed = _seed(pytestconfig)
+    seed = seed_of(pytestconfig)
 
     count = sum(_compare(sides, f"{seed}/{number}") for number in range(_PLANS))
 
     assert count == _PLANS * _OPERATIONS_OF_A_PLAN * sides.compared_count
+    say(f"compared with etcd: {count} answers, and the events of all watches; no difference")
 
 
 @pytest.mark.campaign
@@ -204,7 +203,7 @@ def test_random_campaign_answers_like_etcd(
     sides: _Sides, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For hours (KVSECURE_CAMPAIGN_HOURS, or one minute) all is answered alike."""
-    seed = _seed(pytestconfig)
+    seed = seed_of(pytestconfig)
     end_s = time.monotonic() + 3600 * float(os.environ.get("KVSECURE_CAMPAIGN_HOURS", "0.02"))
     count = plans = 0
 

@@ -4,7 +4,7 @@ Owns: a table process, and the count of what was visited, which is printed.
 Never: decides what is visited.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from faults.exploring import Tally
@@ -20,9 +20,8 @@ def servant() -> Iterator[TableServant]:
 
 
 @pytest.fixture
-def tally(capsys: pytest.CaptureFixture[str]) -> Iterator[Tally]:
+def tally(say: Callable[[str], None], request: pytest.FixtureRequest) -> Iterator[Tally]:
     """A count that is printed at the end."""
     tally = Tally()
     yield tally
-    with capsys.disabled():
-        print(f"\n  faults: {tally}")
+    say(f"faults, {request.node.name}: {tally}")

@@ -4,16 +4,15 @@ Owns: the count of what was visited, which is printed.
 Never: decides what is visited.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from simulation.running import Tally
 
 
 @pytest.fixture
-def tally(capsys: pytest.CaptureFixture[str]) -> Iterator[Tally]:
+def tally(say: Callable[[str], None], request: pytest.FixtureRequest) -> Iterator[Tally]:
     """A count that is printed at the end."""
     tally = Tally()
     yield tally
-    with capsys.disabled():
-        print(f"\n  simulation: {tally}")
+    say(f"simulation, {request.node.name}: {tally}")
