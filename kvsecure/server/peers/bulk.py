@@ -151,14 +151,18 @@ class BulkSending:
         return self._channel
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:
-        """Return the next piece, or None behind the last one."""
+        """Return the next piece, or None behind the last one; a break is heard meanwhile."""
+        asking = asyncio.ensure_future(anext(pieces))
+        asking.add_done_callback(lambda _: self._moved.set())
         try:
-            async with asyncio.timeout(PEER_BULK_STALL_S_MAX):
-                return await anext(pieces)
+            await self._until(asking.done)
+            return asking.result()
         except StopAsyncIteration:
             return None
-        except TimeoutError:
-            raise BulkFailed(_STALLED) from None
+        finally:
+            asking.cancel()
+            # A source is done with before the stream is: it may be cleaning up.
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         await _until(lambda: bool(self._failure) or condition(), self._moved)

@@ -248,7 +248,7 @@ class Channel(Arrival):
         if self.unsent_bytes:
             self.abort(refusal.words)
             return
-        self._transport.write(frame(Kind.REFUSAL, bytes((refusal.code,))))
+        self.write(frame(Kind.REFUSAL, bytes((refusal.code,))))
         self._is_over, self._reason = True, refusal.words
         self._transport.close()
 

@@ -22,13 +22,10 @@ __all__ = ["Deaf"]
 class Deaf:
     """The other end of a link."""
 
-    def __init__(self, welcome: Welcome, answer: bytes, *, is_gone: bool) -> None:
-        self._welcome = welcome
-        self._answer = answer
-        self._is_gone = is_gone
+    def __init__(self, welcome: Welcome, after: bytes) -> None:
+        self._said = frame(Kind.WELCOME, welcome.encode()) + after
         self._server: asyncio.Server
         self._held: list[asyncio.StreamWriter] = []
-        self.hellos = 0
         self.address: PeerAddress
 
     @classmethod
@@ -41,8 +38,7 @@ class Deaf:
         name: str = "m2",
         profile: ProfileName = ProfileName.PEER,
         welcome: Welcome | None = None,
-        answer: bytes = b"",
-        is_gone: bool = False,
+        after: bytes = b"",
     ) -> Self:
         """Start one.
 
@@ -53,11 +49,10 @@ class Deaf:
             name: The name in its certificate.
             profile: The kind of its certificate.
             welcome: What it says, if it is not what a member would.
-            answer: What it says instead of a welcome.
-            is_gone: Whether it hangs up after that.
+            after: What it says right behind that.
         """
         said = welcome or Welcome(1, CLUSTER_ID, number, name)
-        made = cls(said, answer, is_gone=is_gone)
+        made = cls(said, after)
         tls = None
         if first.credentials is not None:
             tls = lab.context(lab.issue(profile, name), is_server=True)
@@ -79,8 +74,4 @@ class Deaf:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             head = await reader.readexactly(5)
             await reader.readexactly(int.from_bytes(head[:4], "big"))
-            self.hellos += 1
-            writer.write(self._answer or frame(Kind.WELCOME, self._welcome.encode()))
-            if self._is_gone:
-                await writer.drain()
-                writer.transport.abort()
+            writer.write(self._said)

@@ -342,8 +342,9 @@ class Stranger:
         self.send(frame(kind, payload))
 
     def send(self, content: bytes) -> None:
-        """Send any bytes."""
-        self._writer.write(content)
+        """Send any bytes; nobody hears them where the connection is over."""
+        if not self._writer.transport.is_closing():
+            self._writer.write(content)
 
     async def drain(self) -> None:
         """Wait until most of it has left."""
