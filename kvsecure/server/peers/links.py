@@ -151,7 +151,6 @@ class PeerLinks:
         self._listeners: list[Listener] = []
         self._ticked_s = self._setting.clock()
         self._second_s = self._ticked_s
-        self._is_closed = False
 
     # --- the outside ----------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class PeerLinks:
 
     def close(self) -> None:
         """Stop listening and end every connection."""
-        self._is_closed = True
+        self._setting.is_closed = True
         for listener in self._listeners:
             listener.close()
         for link in self._links.values():
@@ -312,7 +311,7 @@ class PeerLinks:
 
     def tick(self) -> None:
         """Look after every link: dial, ping, and end what is silent or has expired."""
-        if self._is_closed:
+        if self._setting.is_closed:
             return
         now_s = self._setting.clock()
         if now_s - self._ticked_s > self._setting.timing.silence_s / 2:

@@ -84,6 +84,7 @@ class Setting:
     release: Callable[[Channel], None]
     counts: LinkCounts = field(default_factory=LinkCounts)
     channels: set[Channel] = field(default_factory=set)
+    is_closed: bool = False
     _said: dict[tuple[str, int], str] = field(default_factory=dict)
 
     @property
@@ -96,6 +97,8 @@ class Setting:
     def joined(self, channel: Channel) -> None:
         """Take note that a connection is there."""
         self.channels.add(channel)
+        if self.is_closed:
+            channel.abort("the member stops")
 
     def left(self, channel: Channel) -> None:
         """Take note that it is gone."""

@@ -1,6 +1,7 @@
 """Links between members: who is reached, in which order, and what is dropped."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from kvsecure.model.limits import (
     PEER_QUEUE_BYTES_MAX,
     PEER_QUEUE_MESSAGES_MAX,
 )
-from kvsecure.server.peers import PeerAddress
+from kvsecure.server.peers import BulkFailed, PeerAddress
 from kvsecure.server.peers.framing import Kind
 from kvsecure.server.peers.hello import Refusal
 
@@ -224,9 +225,14 @@ def test_member_that_was_away_itself_holds_nobody_for_gone(tmp_path: Path) -> No
         async with Lab(tmp_path) as lab:
             first, second, _ = await lab.three()
             changes = list(first.changes)
+            channels = list(first.links._setting.channels)
 
+            # With pings under way.
+            first.links.tick()
             first.clock.ahead_s += 60
             first.links.tick()
+            assert len(channels) == 4
+            assert not any(channel.is_over for channel in channels)
             first.links.send(second.id, b"on")
             await until(lambda: second.messages, "the message")
 
@@ -266,8 +272,10 @@ def test_newest_connection_of_a_member_stays(tmp_path: Path) -> None:
             first = await lab.member(1)
             first.links.set_peers({2: PeerAddress("m2", ())})
             old = await lab.guest(first, 2, "m2")
+            (channel,) = first.links._setting.channels
             new = await lab.guest(first, 2, "m2")
 
+            assert channel.is_over
             assert await old.end() is None
             new.say(Kind.MESSAGE, b"new")
             await until(lambda: first.messages, "the message")
@@ -332,5 +340,31 @@ def test_attempts_are_further_and_further_apart(tmp_path: Path) -> None:
             assert all(0.5 * 0.02 <= pause <= 1.0 for pause in pauses)
             assert len(set(pauses[10:])) == len(pauses[10:])
             assert min(pauses[10:]) >= 0.5
+
+    play(scene())
+
+
+def test_member_that_stops_leaves_nothing_open(tmp_path: Path) -> None:
+    """What was being opened meanwhile ends too, and nothing is dialled any more."""
+
+    async def scene() -> None:
+        async with Lab(tmp_path) as lab:
+            first, second, _ = await lab.three()
+
+            async def nothing() -> AsyncIterator[bytes]:
+                await asyncio.Event().wait()
+                yield b""
+
+            sending = asyncio.create_task(first.links.send_bulk(2, b"s", nothing()))
+            await asyncio.sleep(0)
+            first.links.close()
+            with pytest.raises(BulkFailed, match="the member stops"):
+                await sending
+            await until(lambda: (1, False) in second.changes, "the others to notice")
+
+            first.pass_time(5)
+            assert first.links._setting.channels == set()
+            assert first.links.active == frozenset()
+            assert first.links._reception._places._count == 0
 
     play(scene())
