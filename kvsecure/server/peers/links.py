@@ -95,7 +95,8 @@ class PeerLinks:
             on_change: Told a member's id, and whether messages can be sent to it now.
             on_bulk: Consumes a bulk stream: sender, subject, pieces. It ends normally when it has
                 read to the end, which is what tells the sender that all is well; a stream that
-                breaks off raises `BulkFailed` from the pieces.
+                breaks off raises `BulkFailed` from the pieces. It must not take longer than
+                `PEER_BULK_STALL_S_MAX` for a piece, or behind the last one.
             spawn: Runs something within the member's task group.
             spawn_vital: Runs what the member must not be without.
             on_refused: Told address, port and reason of each connection that was refused, for the

@@ -213,6 +213,35 @@ def test_stream_to_a_member_that_is_removed_ends_at_once(tmp_path: Path) -> None
     play(scene())
 
 
+def test_break_is_heard_while_the_source_has_nothing(tmp_path: Path) -> None:
+    """A sender that waits for its disk does not find out only when the disk answers."""
+
+    async def scene() -> None:
+        async with Lab(tmp_path) as lab:
+            first, second, third = await lab.three()
+            has_ended = False
+
+            async def stuck() -> AsyncIterator[bytes]:
+                nonlocal has_ended
+                try:
+                    yield b"x"
+                    await asyncio.Event().wait()
+                finally:
+                    has_ended = True
+
+            sending = _send(first, second, stuck())
+            await until(lambda: second.streams and second.streams[0][1], "the first piece")
+            first.knows(third)
+            with pytest.raises(BulkFailed, match="no member"):
+                await sending
+
+            assert has_ended
+            await until(lambda: second.stream_ends, "its end")
+            assert second.stream_ends != [""]
+
+    play(scene())
+
+
 def test_one_stream_to_a_member_at_a_time(tmp_path: Path) -> None:
     """A second one is refused here; from a member that has forgotten its first, it replaces it."""
 
