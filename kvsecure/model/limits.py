@@ -34,6 +34,24 @@ __all__ = [
     "PASSWORD_BYTES_MAX",
     "PASSWORD_CHARACTERS_MIN",
     "PASSWORD_QUEUE_MAX",
+    "PEER_BATCH_BYTES",
+    "PEER_BULK_HELD_BYTES_MAX",
+    "PEER_BULK_STALL_S_MAX",
+    "PEER_CONNECTIONS_MAX",
+    "PEER_CONNECTIONS_PER_LOCAL_SOURCE_MAX",
+    "PEER_CONNECTIONS_PER_SOURCE_MAX",
+    "PEER_DIAL_S_MAX",
+    "PEER_HANDSHAKES_MAX",
+    "PEER_HANDSHAKES_PER_LOCAL_SOURCE_MAX",
+    "PEER_HANDSHAKES_PER_SOURCE_MAX",
+    "PEER_HELLO_BYTES_MAX",
+    "PEER_HELLO_S_MAX",
+    "PEER_MESSAGE_BYTES_MAX",
+    "PEER_PIECE_BYTES_MAX",
+    "PEER_QUEUE_BYTES_MAX",
+    "PEER_QUEUE_MESSAGES_MAX",
+    "PEER_SHARE_BYTES",
+    "PEER_UNSENT_BYTES_MAX",
     "PROPOSALS_PENDING_MAX",
     "QUEUE_KEYS_AT_ONCE",
     "QUEUE_KEYS_PER_STEP",
@@ -174,12 +192,50 @@ RECORD_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
 # What may be in memory and in the log only; the tables are normally 200 ms behind.
 UNFLUSHED_BYTES_MAX: Final = 512 * 1024 * 1024
 
+# --- links between members ----------------------------------------------------------------------
+# An append carries at least one entry, and an entry fits into a segment of the log.
+PEER_MESSAGE_BYTES_MAX: Final = WAL_SEGMENT_BYTES_MAX
+# A hello is two names and a few numbers; nothing longer is kept for whoever has not said one.
+PEER_HELLO_BYTES_MAX: Final = 1_024
+# A member says hello with its first bytes.
+PEER_HELLO_S_MAX: Final = 5.0
+# To connect and shake hands; then the next address has its turn.
+PEER_DIAL_S_MAX: Final = 5.0
+# What waits for one peer that reads slowly; consensus sends again what does not fit. As many
+# messages as etcd lets wait. A single message always fits where nothing else waits.
+PEER_QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
+PEER_QUEUE_MESSAGES_MAX: Final = 4_096
+# What goes into one write, and how much may be in a socket's buffer before more waits outside.
+PEER_BATCH_BYTES: Final = 256 * 1024
+PEER_UNSENT_BYTES_MAX: Final = 512 * 1024
+# What is taken in from one connection before the others have their turn.
+PEER_SHARE_BYTES: Final = 128 * 1024
+# Of a bulk stream: a piece, what the receiver keeps before it stops reading, and how long either
+# side waits for the other, or for its disk.
+PEER_PIECE_BYTES_MAX: Final = 256 * 1024
+PEER_BULK_HELD_BYTES_MAX: Final = 1024 * 1024
+PEER_BULK_STALL_S_MAX: Final = 30.0
+# Seven members and as many learners have 26 connections with one of them, bulk included; the rest
+# is for those that are being replaced. Members may share an address, or one machine.
+PEER_CONNECTIONS_MAX: Final = 256
+PEER_CONNECTIONS_PER_SOURCE_MAX: Final = 64
+PEER_CONNECTIONS_PER_LOCAL_SOURCE_MAX: Final = 192
+PEER_HANDSHAKES_MAX: Final = 128
+PEER_HANDSHAKES_PER_SOURCE_MAX: Final = 16
+PEER_HANDSHAKES_PER_LOCAL_SOURCE_MAX: Final = 64
+
 invariant(LEASE_TTL_S_MIN < LEASE_TTL_S_MAX, "some lease must be possible")
 invariant(
     CONNECTIONS_PER_LOCAL_SOURCE_MAX < CONNECTIONS_MAX
     and HANDSHAKES_PER_LOCAL_SOURCE_MAX < HANDSHAKES_MAX,
     "no source has all places",
 )
+invariant(
+    PEER_CONNECTIONS_PER_LOCAL_SOURCE_MAX < PEER_CONNECTIONS_MAX
+    and PEER_HANDSHAKES_PER_LOCAL_SOURCE_MAX < PEER_HANDSHAKES_MAX,
+    "no source has all places of the links between members",
+)
+invariant(PEER_PIECE_BYTES_MAX < PEER_MESSAGE_BYTES_MAX, "a piece is a frame like any other")
 invariant(
     REQUEST_BYTES_MAX_DEFAULT + GRPC_OVERHEAD_BYTES < WAL_SEGMENT_BYTES_MAX,
     "a request must fit into one WAL segment",

@@ -10,7 +10,7 @@ import _ssl
 import ssl
 from typing import final
 
-__all__ = ["Alert", "ServerContext", "ServerHandshake"]
+__all__ = ["Alert", "LivingContext", "LivingHandshake"]
 
 
 @final
@@ -23,8 +23,8 @@ class Alert(Exception):
 
 
 @final
-class ServerHandshake(ssl.SSLObject):
-    """A server's side of one connection."""
+class LivingHandshake(ssl.SSLObject):
+    """One side of one connection."""
 
     _outgoing: ssl.MemoryBIO
 
@@ -58,10 +58,10 @@ class ServerHandshake(ssl.SSLObject):
 
 
 @final
-class ServerContext(ssl.SSLContext):
-    """A context of a server whose failed handshakes bring their alert along."""
+class LivingContext(ssl.SSLContext):
+    """A context whose failed handshakes bring their alert along, and whose peers stay known."""
 
-    sslobject_class = ServerHandshake
+    sslobject_class = LivingHandshake
 
     def wrap_bio(
         self,
@@ -73,6 +73,6 @@ class ServerContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         """Return the TLS of one connection between two buffers."""
         made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if isinstance(made, ServerHandshake):
+        if isinstance(made, LivingHandshake):
             made.speak_into(outgoing)
         return made

@@ -8,6 +8,7 @@ Keeps: a list counts for an issuer only if that issuer's key verifies it.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, final
 
@@ -112,6 +113,6 @@ def lists_of(content: bytes) -> tuple[RevocationList, ...]:
     return tuple(map(RevocationList, crls))
 
 
-def lists_pem(lists: tuple[RevocationList, ...]) -> bytes:
+def lists_pem(lists: Sequence[RevocationList]) -> bytes:
     """Return lists in PEM, one after another."""
     return b"".join(each.pem for each in lists)

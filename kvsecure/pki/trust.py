@@ -9,17 +9,18 @@ Keeps: the certificate and the key that were checked are the ones that are used,
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from kvsecure.model.errors import invariant
 from kvsecure.model.secret import Secret
 from kvsecure.pki.certificates import (
     CertificateError,
@@ -31,13 +32,14 @@ from kvsecure.pki.certificates import (
     same_key,
 )
 from kvsecure.pki.files import UnsafeFile, read_private, read_public
-from kvsecure.pki.handshake import ServerContext
-from kvsecure.pki.identity import UNREADABLE
+from kvsecure.pki.handshake import LivingContext
+from kvsecure.pki.identity import UNREADABLE, Identity, IdentityError, Leaf, uri_of
 from kvsecure.pki.revocation import ListError, RevocationList, lists_of, lists_pem
 from kvsecure.pki.standing import NO_TRUST, Trust
 
 __all__ = [
     "ALPN",
+    "MEMBER_ALPN",
     "ClientCertificates",
     "ClientTls",
     "MinimumVersion",
@@ -50,6 +52,8 @@ __all__ = [
 ]
 
 ALPN: Final = ("h2", "http/1.1")
+# What members speak with each other, and nobody else does.
+MEMBER_ALPN: Final = ("kvsecure-peer",)
 
 # Ephemeral keys and authenticated encryption only; TLS 1.3 knows nothing else. Level 2 demands 112
 # bits of strength of every key and signature.
@@ -90,6 +94,9 @@ class ServerTls:
     `cert_file` holds the certificate and the chain below the root. Every certificate in
     `trusted_ca_file` is trusted to sign clients, whether it is a root or not, and nothing else is.
     With a `crl_file`, the issuer of every client certificate must have a fresh list in it.
+
+    With a `member`, it is TLS of the links between the members of a cluster, whichever side dials:
+    TLS 1.3, and the certificate must be that member's.
     """
 
     cert_file: Path
@@ -98,6 +105,7 @@ class ServerTls:
     crl_file: Path | None = None
     client_certificates: ClientCertificates = ClientCertificates.REQUIRED
     minimum: MinimumVersion = MinimumVersion.TLS1_3
+    member: Identity | None = None
 
 
 @final
@@ -106,10 +114,12 @@ class ServerCredentials:
     """What was made of the files of a listener at one moment.
 
     `context` is for new connections, `trust` for those that are open already. `not_after` is the
-    last moment that the server's own certificate is valid, in UTC.
+    last moment that the server's own certificate is valid, in UTC. `dialing` is for connections
+    that a member opens to other ones; a server that is no member has none.
     """
 
     context: ssl.SSLContext
+    dialing: ssl.SSLContext | None
     trust: Trust
     serial: int
     not_after: datetime
@@ -128,6 +138,14 @@ class ClientTls:
     key_file: Path | None = None
     minimum: MinimumVersion = MinimumVersion.TLS1_3
     alpn: tuple[str, ...] = ALPN
+
+
+class _Shown(NamedTuple):
+    """What a side shows: its certificate, PEM of the chain and the key, and whence they come."""
+
+    leaf: x509.Certificate
+    content: Secret
+    files: str
 
 
 def server_context(tls: ServerTls, now: datetime | None = None) -> ssl.SSLContext:
@@ -154,41 +172,96 @@ def server_credentials(tls: ServerTls, now: datetime | None = None) -> ServerCre
     """
     moment = now or datetime.now(UTC)
     # Not `create_default_context`, which writes session keys to a file that the environment names.
-    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    _apply_policy(context, tls.minimum, ALPN)
+    context = LivingContext(ssl.PROTOCOL_TLS_SERVER)
+    _apply_policy(context, tls.minimum, ALPN if tls.member is None else MEMBER_ALPN)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     # A resumed session skips the check of certificates. TLS 1.2 can also resume by session id, and
     # the ssl module cannot turn that off; who accepts connections refuses those.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    usage = ExtendedKeyUsageOID.SERVER_AUTH
-    leaf = _present(context, tls.cert_file, tls.key_file, usage, moment=moment)
-    trust = _trust_clients(context, tls, moment)
+    shown = _shown(tls.cert_file, tls.key_file, ExtendedKeyUsageOID.SERVER_AUTH, moment=moment)
+    _present(context, shown)
+    if tls.member is not None:
+        _check_member(shown, tls, tls.member)
+    anchors, lists = _trusted(tls, moment)
+    _trust_clients(context, tls, anchors, lists)
+    try:
+        trust = Trust(anchors, lists) if anchors else NO_TRUST
+    except CertificateError as error:
+        raise TrustError(f"{tls.crl_file or tls.trusted_ca_file}: {error}") from None
     return ServerCredentials(
         context=context,
+        dialing=None if tls.member is None else _dialing_context(shown, tls, anchors, lists),
         trust=trust,
-        serial=leaf.serial_number,
-        not_after=leaf.not_valid_after_utc,
+        serial=shown.leaf.serial_number,
+        not_after=shown.leaf.not_valid_after_utc,
     )
 
 
-def _trust_clients(context: ssl.SSLContext, tls: ServerTls, moment: datetime) -> Trust:
-    """Set up which client certificates are asked for and taken."""
+def _trusted(
+    tls: ServerTls, moment: datetime
+) -> tuple[list[x509.Certificate], tuple[RevocationList, ...] | None]:
+    """Read whom a listener trusts, and what they have revoked."""
     if tls.client_certificates is ClientCertificates.OFF:
-        context.verify_mode = ssl.CERT_NONE
-        return NO_TRUST
+        return [], None
     if tls.trusted_ca_file is None:
         raise TrustError(
             "client certificates are asked for, but there is no trusted CA file to check them by"
         )
-    anchors = _trust(context, tls.trusted_ca_file, moment)
+    anchors = _anchors(tls.trusted_ca_file, moment)
+    return anchors, None if tls.crl_file is None else _lists(tls.crl_file)
+
+
+def _trust_clients(
+    context: ssl.SSLContext,
+    tls: ServerTls,
+    anchors: Sequence[x509.Certificate],
+    lists: Sequence[RevocationList] | None,
+) -> None:
+    """Set up which client certificates are asked for and taken."""
+    if tls.client_certificates is ClientCertificates.OFF:
+        context.verify_mode = ssl.CERT_NONE
+        return
+    _trust(context, tls.trusted_ca_file, anchors)
     required = tls.client_certificates is ClientCertificates.REQUIRED
     context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-    lists = None if tls.crl_file is None else _revoke(context, tls.crl_file)
+    _revoke(context, tls.crl_file, lists)
+
+
+def _check_member(shown: _Shown, tls: ServerTls, member: Identity) -> None:
+    """Refuse what would only be refused by other members."""
+    invariant(
+        tls.minimum is MinimumVersion.TLS1_3
+        and tls.client_certificates is ClientCertificates.REQUIRED,
+        "members speak TLS 1.3, and know each other by their certificates",
+    )
     try:
-        return Trust(anchors, lists)
-    except CertificateError as error:
-        raise TrustError(f"{tls.crl_file or tls.trusted_ca_file}: {error}") from None
+        identity = Leaf(certificate_der(shown.leaf)).identity(member.cluster)
+    except IdentityError as error:
+        raise TrustError(f"{tls.cert_file} is not a member's certificate: {error}") from None
+    if identity != member:
+        raise TrustError(
+            f"{tls.cert_file} is the certificate of {uri_of(identity)}, not of {uri_of(member)}"
+        )
+
+
+def _dialing_context(
+    shown: _Shown,
+    tls: ServerTls,
+    anchors: Sequence[x509.Certificate],
+    lists: Sequence[RevocationList] | None,
+) -> ssl.SSLContext:
+    """Return the context by which a member opens connections to others.
+
+    Who answers is known by the URI in its certificate: no host name is checked.
+    """
+    context = LivingContext(ssl.PROTOCOL_TLS_CLIENT)
+    _apply_policy(context, MinimumVersion.TLS1_3, MEMBER_ALPN)
+    context.check_hostname = False
+    _present(context, shown)
+    _trust(context, tls.trusted_ca_file, anchors)
+    _revoke(context, tls.crl_file, lists)
+    return context
 
 
 def client_context(tls: ClientTls, now: datetime | None = None) -> ssl.SSLContext:
@@ -209,12 +282,12 @@ def client_context(tls: ClientTls, now: datetime | None = None) -> ssl.SSLContex
     if tls.trusted_ca_file is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
-        _trust(context, tls.trusted_ca_file, moment)
+        _trust(context, tls.trusted_ca_file, _anchors(tls.trusted_ca_file, moment))
     if (tls.cert_file is None) is not (tls.key_file is None):
         raise TrustError(f"{tls.cert_file or tls.key_file}: a certificate and its key go together")
     if tls.cert_file is not None and tls.key_file is not None:
         usage = ExtendedKeyUsageOID.CLIENT_AUTH
-        _present(context, tls.cert_file, tls.key_file, usage, moment=moment)
+        _present(context, _shown(tls.cert_file, tls.key_file, usage, moment=moment))
     return context
 
 
@@ -226,15 +299,14 @@ def _apply_policy(context: ssl.SSLContext, minimum: MinimumVersion, alpn: tuple[
     context.set_alpn_protocols(list(alpn))
 
 
-def _present(
-    context: ssl.SSLContext,
+def _shown(
     cert_file: Path,
     key_file: Path,
     usage: ObjectIdentifier,
     *,
     moment: datetime,
-) -> x509.Certificate:
-    """Load the certificate and the key that this side shows; return the certificate."""
+) -> _Shown:
+    """Read the certificate and the key that a side shows."""
     try:
         chain = certificates_of(_read(cert_file))
     except CertificateError as error:
@@ -247,13 +319,17 @@ def _present(
         raise TrustError(f"{key_file}: {error}") from None
     if not is_pair:
         raise TrustError(f"{key_file} is not the key of the certificate in {cert_file}")
-    content = b"".join(map(certificate_pem, chain)) + key_pem(key).reveal()
-    with _in_memory(content) as path:
+    content = Secret(b"".join(map(certificate_pem, chain)) + key_pem(key).reveal())
+    return _Shown(chain[0], content, f"{cert_file}, {key_file}")
+
+
+def _present(context: ssl.SSLContext, shown: _Shown) -> None:
+    """Load the certificate and the key that this side shows."""
+    with _in_memory(shown.content.reveal()) as path:
         try:
             context.load_cert_chain(path)
         except (ssl.SSLError, OSError) as error:
-            raise TrustError(f"{cert_file}, {key_file}: OpenSSL refuses them: {error}") from None
-    return chain[0]
+            raise TrustError(f"{shown.files}: OpenSSL refuses them: {error}") from None
 
 
 def _check_leaf(
@@ -277,8 +353,8 @@ def _check_leaf(
         raise TrustError(f"{path} lacks {_USAGE_NAMES[usage]} in its extended key usage")
 
 
-def _trust(context: ssl.SSLContext, path: Path, moment: datetime) -> list[x509.Certificate]:
-    """Trust every certificate of a bundle, and nothing else, as an anchor."""
+def _anchors(path: Path, moment: datetime) -> list[x509.Certificate]:
+    """Read a bundle of which every certificate, and nothing else, is an anchor."""
     try:
         anchors = certificates_of(_read(path))
     except CertificateError as error:
@@ -287,6 +363,10 @@ def _trust(context: ssl.SSLContext, path: Path, moment: datetime) -> list[x509.C
     if all(moment > anchor.not_valid_after_utc for anchor in anchors):
         last = max(anchor.not_valid_after_utc for anchor in anchors)
         raise TrustError(f"{path} expired at {last:%Y-%m-%d %H:%M}Z")
+    return anchors
+
+
+def _trust(context: ssl.SSLContext, path: Path | None, anchors: Sequence[x509.Certificate]) -> None:
     # What the operator lists is trusted as it is listed; a tenant's own authority need not bring
     # the root, which would let every other authority below that root in.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -294,22 +374,27 @@ def _trust(context: ssl.SSLContext, path: Path, moment: datetime) -> list[x509.C
         context.load_verify_locations(cadata=b"".join(map(certificate_der, anchors)))
     except ssl.SSLError as error:
         raise TrustError(f"{path}: OpenSSL refuses it: {error}") from None
-    return anchors
 
 
-def _revoke(context: ssl.SSLContext, path: Path) -> tuple[RevocationList, ...]:
-    """Refuse what the lists of a file hold, and whose issuer has no fresh list in it."""
+def _lists(path: Path) -> tuple[RevocationList, ...]:
     try:
-        lists = lists_of(_read(path))
+        return lists_of(_read(path))
     except ListError as error:
         raise TrustError(f"{path}: {error}") from None
+
+
+def _revoke(
+    context: ssl.SSLContext, path: Path | None, lists: Sequence[RevocationList] | None
+) -> None:
+    """Refuse what the lists hold, and whose issuer has no fresh one; without lists, nobody."""
+    if lists is None:
+        return
     with _in_memory(lists_pem(lists)) as source:
         try:
             context.load_verify_locations(cafile=source)
         except (ssl.SSLError, OSError) as error:
             raise TrustError(f"{path}: OpenSSL refuses it: {error}") from None
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    return lists
 
 
 def _read(path: Path) -> bytes:

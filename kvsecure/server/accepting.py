@@ -1,20 +1,16 @@
 """Accepting: from a socket that was accepted to a connection that is served.
 
-Owns: handshakes with a deadline, telling TLS from plaintext where both are spoken, the peer's
-    identity, and everything that concerns all connections of some listeners.
-Never: decides what a peer may do.
-Keeps: one TLS policy object for every listener; nothing is read from a connection before its
-    handshake is over; a failed handshake is counted and recorded, and the peer is told why; what
+Owns: the peer's identity, and everything that concerns all connections of some listeners.
+Never: shakes hands, or decides what a peer may do.
+Keeps: one TLS policy object for every listener; a failed handshake is counted and recorded; what
     goes wrong at one connection costs that connection, and no other one its deadline.
 """
 
 import asyncio
-import math
-import socket
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Protocol, final
+from typing import Any, Protocol, final
 
 from kvsecure.model.errors import Broken
 from kvsecure.model.limits import (
@@ -23,29 +19,18 @@ from kvsecure.model.limits import (
     UNSENT_BYTES_MAX,
     UNSENT_BYTES_MAX_CROWDED,
 )
-from kvsecure.pki.handshake import Alert
-from kvsecure.pki.standing import Link, Standing, Verdict
+from kvsecure.pki.standing import Standing
 from kvsecure.security.session import CertificateUser, Peer
 from kvsecure.server.credentials import Credentials
-from kvsecure.server.farewell import reason_of, say_farewell
 from kvsecure.server.http2 import Shared
 from kvsecure.server.listener import Listener, Spoken
 from kvsecure.server.peer_connection import ListenerStatistics, PeerConnection
-from kvsecure.server.places import PlaceBounds, Places, Refusals, Source, source_of
+from kvsecure.server.places import PlaceBounds, Places, Refusals, Source
+from kvsecure.server.reception import Reception
+from kvsecure.server.vetting import Vetting
 from kvsecure.telemetry.log import log
 
 __all__ = ["Accepting"]
-
-# A silent connection is asked after so long whether it is there, and then so often.
-_KEEPALIVE_IDLE_S: Final = 60
-_KEEPALIVE_INTERVAL_S: Final = 15
-# What every record of a handshake begins with, and no request of HTTP.
-_HANDSHAKE_BYTE: Final = b"\x16"
-# A handshake that has begun is given so long, however late it began.
-_HANDSHAKE_S_MIN: Final = 0.1
-# How long a peer is waited for that was told goodbye. C gRPC hears no goodbye but the socket's end:
-# until then it believes that its calls go on.
-_GOODBYE_S_MAX: Final = 0.5
 
 _log = log("listener")
 
@@ -101,15 +86,20 @@ class Accepting:
         self.statistics = statistics
         self.connections: set[PeerConnection] = set()
         self._refusals = refusals or Refusals()
-        self._places = Places(places or PlaceBounds(), self._refusals)
-        self._handshake_s_max = handshake_s_max
+        self._reception = Reception(
+            arrive=lambda source: PeerConnection(self, source),
+            places=Places(places or PlaceBounds(), self._refusals),
+            on_failure=self.refuse,
+            spawn=spawn,
+            handshake_s_max=handshake_s_max,
+        )
         self._when_empty: list[Callable[[], None]] = []
         self._read_identity = read_identity
         self._fingerprint = fingerprint
         self._on_handshake_failure = on_handshake_failure
         self._on_cut = on_cut
         self._credentials = credentials
-        self.spawn = spawn
+        self._spawn = spawn
         self._spawn_vital = spawn_vital
 
     # --- listening ------------------------------------------------------------------------------
@@ -122,7 +112,9 @@ class Accepting:
         Raises:
             OSError: The address cannot be had.
         """
-        return self._open(await Listener.tcp(self, (host, port), _spoken(spoken, tls), tls))
+        return self._open(
+            await Listener.tcp(self._reception, (host, port), _spoken(spoken, tls), tls)
+        )
 
     async def listen_unix(
         self, path: Path, tls: ssl.SSLContext | None, spoken: Spoken | None = None
@@ -132,11 +124,11 @@ class Accepting:
         Raises:
             OSError: The name cannot be had.
         """
-        return self._open(await Listener.unix(self, path, _spoken(spoken, tls), tls))
+        return self._open(await Listener.unix(self._reception, path, _spoken(spoken, tls), tls))
 
     def _open(self, listener: Listener) -> Listener:
         if self._spawn_vital is None:
-            self.spawn(listener.accept())
+            self._spawn(listener.accept())
         else:
             self._spawn_vital("a listener", listener.accept())
         return listener
@@ -157,7 +149,7 @@ class Accepting:
         now_s = self._credentials.now_s() if self._credentials is not None else 0.0
         for connection in list(self.connections):
             try:
-                if connection.expires_s < now_s:
+                if connection.vetting.expires_s < now_s:
                     connection.judge_again()
                 else:
                     connection.second()
@@ -186,25 +178,12 @@ class Accepting:
             raise error
         _log.error("a connection failed", remote=connection.source.ip, exc_info=error)
 
-    def judge(self, chain: Sequence[Link]) -> Verdict:
-        """Tell how the certificate of a peer stands now."""
-        if self._credentials is None:
-            return Verdict(Standing.GOOD, math.inf)
-        return self._credentials.judge(chain)
-
-    def chain_of(self, handshake: object) -> tuple[Link, ...]:
-        """Return what a peer was verified by.
-
-        Raises:
-            CertificateError: It cannot be read.
-        """
-        return self._credentials.chain_of(handshake) if self._credentials is not None else ()
+    def vetting(self) -> Vetting:
+        """Return what judges one connection."""
+        return Vetting(self._credentials)
 
     def cut(self, peer: Peer, standing: Standing) -> None:
-        """Count and record that a connection was ended for its certificate."""
-        if self._credentials is not None:
-            cut = self._credentials.counts.cut
-            cut[standing.value] = cut.get(standing.value, 0) + 1
+        """Record that a connection was ended for its certificate."""
         self._on_cut(peer, standing.value)
         _log.warning("connection cut", remote=peer.ip, error=standing.value)
 
@@ -220,7 +199,7 @@ class Accepting:
     def left(self, connection: PeerConnection) -> None:
         """Take note that a connection is gone."""
         self.connections.discard(connection)
-        self._places.leave(connection.source)
+        self._reception.leave(connection.source)
         if not self.connections:
             for resume in self._when_empty:
                 resume()
@@ -234,72 +213,6 @@ class Accepting:
             resume()
 
     # --- one connection -------------------------------------------------------------------------
-
-    def admit(self, sock: socket.socket, address: Any) -> Source | None:
-        """Take a place for a connection; return whose it is, or None if there is no place."""
-        try:
-            source = source_of(sock, address)
-        except OSError:
-            return None
-        return source if self._places.take(source) else None
-
-    async def begin(
-        self, sock: socket.socket, source: Source, spoken: Spoken, tls: ssl.SSLContext | None
-    ) -> None:
-        """Take on a new socket: shake hands, find out who it is, go on."""
-        loop = asyncio.get_running_loop()
-        connection = PeerConnection(self, source)
-        timeout_s = self._handshake_s_max if tls is not None else None
-        # The event loop closes a failed handshake without a word; this is what is left to say it.
-        farewell: socket.socket | None = None
-        try:
-            _set_options(sock)
-            if spoken is Spoken.EITHER:
-                began_s = loop.time()
-                if await self._first_byte(sock) == _HANDSHAKE_BYTE:
-                    left_s = self._handshake_s_max - (loop.time() - began_s)
-                    timeout_s = max(left_s, _HANDSHAKE_S_MIN)
-                else:
-                    tls, timeout_s = None, None
-            if tls is not None:
-                farewell = sock.dup()
-            await loop.connect_accepted_socket(
-                lambda: connection,
-                sock,
-                ssl=tls,
-                ssl_handshake_timeout=timeout_s,
-                ssl_shutdown_timeout=_GOODBYE_S_MAX if tls is not None else None,
-            )
-        except OSError as error:
-            self.refuse(source, reason_of(error))
-            sock.close()
-            if farewell is not None and isinstance(error.__cause__, Alert):
-                await say_farewell(farewell, error.__cause__.content)
-        finally:
-            if farewell is not None:
-                farewell.close()
-            self._places.settle(source)
-            if not connection.was_made:
-                self._places.leave(source)
-
-    async def _first_byte(self, sock: socket.socket) -> bytes:
-        """Wait for the first byte of a peer, and leave it where it is.
-
-        Raises:
-            OSError: There is none, or none in time.
-        """
-        loop = asyncio.get_running_loop()
-        came = asyncio.Event()
-        async with asyncio.timeout(self._handshake_s_max):
-            loop.add_reader(sock, came.set)
-            try:
-                await came.wait()
-            finally:
-                loop.remove_reader(sock)
-        first = sock.recv(1, socket.MSG_PEEK)
-        if not first:
-            raise ConnectionResetError
-        return first
 
     def refuse(self, source: Source, reason: str) -> None:
         """Count and record that a connection was not taken."""
@@ -331,14 +244,3 @@ def _spoken(spoken: Spoken | None, tls: ssl.SSLContext | None) -> Spoken:
     if tls is None:
         return Spoken.PLAINTEXT
     return spoken or Spoken.TLS
-
-
-def _set_options(sock: socket.socket) -> None:
-    """Send at once, and find out about peers that vanish; a unix socket does both by itself."""
-    if sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # HTTP/1.1 has no ping: a peer that vanished would keep its watch for ever.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)

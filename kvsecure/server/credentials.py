@@ -17,8 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
+from kvsecure.model.errors import Broken
 from kvsecure.pki.certificates import CertificateError
-from kvsecure.pki.handshake import ServerHandshake
+from kvsecure.pki.handshake import LivingHandshake
 from kvsecure.pki.standing import Link, Standing, Verdict, chain_of
 from kvsecure.pki.trust import ServerCredentials, ServerTls, TrustError, server_credentials
 from kvsecure.telemetry.log import log
@@ -92,6 +93,14 @@ class Credentials:
         return self._in_force.context
 
     @property
+    def dialing(self) -> ssl.SSLContext:
+        """The context of new connections to other members; only a member's credentials have it."""
+        context = self._in_force.dialing
+        if context is None:
+            raise Broken("only members dial each other")
+        return context
+
+    @property
     def expires_s(self) -> float:
         """When the server's own certificate ends, in seconds since 1970."""
         return self._in_force.not_after.timestamp()
@@ -114,8 +123,8 @@ class Credentials:
         Raises:
             CertificateError: It cannot be read.
         """
-        if not isinstance(handshake, ServerHandshake):
-            raise CertificateError("the handshake was not made with a context of the server")
+        if not isinstance(handshake, LivingHandshake):
+            raise CertificateError("the handshake was not made with a context of ours")
         certificates = handshake.verified_chain()
         return chain_of(certificates) if certificates else ()
 

@@ -4,21 +4,19 @@ Owns: the protocol of one connection, by ALPN or by its first bytes, backpressur
     and ending it when it is over, silent, or not trusted any more.
 Never: decides what a peer may do, or who may connect.
 Follows: RFC 7301 (ALPN); RFC 9113 section 3.3; docs/adr/0003-own-http2-server.md.
-Keeps: a certificate is checked by the handshake that shows it, so a resumed session (TLS 1.2) never
-    carries one in; a connection does not outlive its certificate's standing.
+Keeps: a connection does not outlive its certificate's standing.
 """
 
 import asyncio
-import math
-from collections.abc import Sequence
 from typing import Final, Protocol, cast, final
 
-from kvsecure.pki.certificates import CertificateError
-from kvsecure.pki.standing import Link, Standing, Verdict
+from kvsecure.pki.standing import Standing
 from kvsecure.security.session import Peer
 from kvsecure.server.http1 import Http1Session, Line
 from kvsecure.server.http2 import Http2Session, Shared
 from kvsecure.server.places import Source
+from kvsecure.server.reception import Arrival
+from kvsecure.server.vetting import Vetting
 
 __all__ = ["ListenerStatistics", "PeerConnection"]
 
@@ -65,16 +63,12 @@ class _Host(Protocol):
         """Describe the other end of a connection whose handshake is over."""
         ...
 
-    def chain_of(self, handshake: object) -> tuple[Link, ...]:
-        """Return what a peer was verified by."""
-        ...
-
-    def judge(self, chain: Sequence[Link]) -> Verdict:
-        """Tell how the certificate of a peer stands now."""
+    def vetting(self) -> Vetting:
+        """Return what judges one connection."""
         ...
 
     def cut(self, peer: Peer, standing: Standing) -> None:
-        """Count and record that a connection was ended for its certificate."""
+        """Record that a connection was ended for its certificate."""
         ...
 
 
@@ -89,7 +83,7 @@ class _Refused:
 
 
 @final
-class PeerConnection(asyncio.Protocol):
+class PeerConnection(Arrival):
     """A connection whose protocol is known, or will be with its first bytes."""
 
     def __init__(self, host: _Host, source: Source) -> None:
@@ -114,9 +108,7 @@ class PeerConnection(asyncio.Protocol):
         self._is_waiting = False
         self._wants_reading = True
         self._wordless_s = 0
-        self._chain: tuple[Link, ...] = ()
-        # When its certificate is to be judged again, in seconds since 1970.
-        self.expires_s = math.inf
+        self.vetting = host.vetting()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Find out who it is and what it speaks."""
@@ -126,24 +118,11 @@ class PeerConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_HIGH)
         self._peer = self._host.peer_of(self.source, transport)
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.session_reused and self._peer.fingerprint:
-            # It was checked when the session was made; by now it may have expired, or its
-            # authority may not be trusted any more. Ending without a goodbye makes OpenSSL forget
-            # the session, so that the next attempt shakes hands in full.
-            self._refuse("resumed session")
-            return
         if tls is not None and self._peer.fingerprint:
-            # What is in force may have changed while they shook hands.
-            try:
-                self._chain = self._host.chain_of(tls)
-            except CertificateError as error:
-                self._refuse(str(error))
+            refusal = self.vetting.refusal(tls)
+            if refusal:
+                self._refuse(refusal)
                 return
-            verdict = self._host.judge(self._chain)
-            if verdict.standing is not Standing.GOOD:
-                self._refuse(verdict.standing.value)
-                return
-            self.expires_s = verdict.expires_s
         match tls.selected_alpn_protocol() if tls is not None else None:
             case "h2":
                 self._session = self._http2()
@@ -257,16 +236,10 @@ class PeerConnection(asyncio.Protocol):
 
     def judge_again(self) -> None:
         """End the connection at once if its certificate is not good any more."""
-        if not self._chain:
-            return
-        verdict = self._host.judge(self._chain)
-        self.expires_s = verdict.expires_s
-        if verdict.standing.is_lost:
-            # It is judged once.
-            self._chain = ()
-            self.expires_s = math.inf
+        standing = self.vetting.loss()
+        if standing is not None:
             self._peer.cut()
-            self._host.cut(self._peer, verdict.standing)
+            self._host.cut(self._peer, standing)
             self.abort()
 
     def go_away(self) -> None:

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-__all__ = ["DISK_BUCKETS_S", "METHOD_BUCKETS_S", "PAUSE_BUCKETS_S", "Histogram", "HistogramView"]
+__all__ = [
+    "DISK_BUCKETS_S",
+    "METHOD_BUCKETS_S",
+    "PAUSE_BUCKETS_S",
+    "ROUND_TRIP_BUCKETS_S",
+    "TRANSFER_BUCKETS_S",
+    "Histogram",
+    "HistogramView",
+]
 
 # etcd's buckets for fsync and commit: 1 ms doubled thirteen times, up to 8.192 s.
 DISK_BUCKETS_S: Final = tuple(0.001 * 2**power for power in range(14))
@@ -21,6 +29,10 @@ PAUSE_BUCKETS_S: Final = (
     *(0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3),
     *(0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0),
 )
+# etcd's buckets for round trips between members: 0.1 ms doubled fifteen times, up to 3.2768 s; and
+# for snapshots that are sent: 0.1 s doubled nine times, up to 51.2 s.
+ROUND_TRIP_BUCKETS_S: Final = tuple(0.0001 * 2**power for power in range(16))
+TRANSFER_BUCKETS_S: Final = tuple(0.1 * 2**power for power in range(10))
 
 
 @final

@@ -12,7 +12,7 @@ from pki.signer import DAY, NOW, Signed, Signer
 
 from kvsecure.pki.certificates import CertificateError
 from kvsecure.pki.files import write_public
-from kvsecure.pki.handshake import Alert, ServerHandshake
+from kvsecure.pki.handshake import Alert, LivingHandshake
 from kvsecure.pki.revocation import lists_of
 from kvsecure.pki.standing import Standing, Trust, chain_of
 from kvsecure.pki.trust import ServerTls, client_context, server_credentials
@@ -227,7 +227,7 @@ def test_later_check_agrees_with_the_handshake(
         assert caught.value.__cause__.content
         return
     there, _ = handshake(credentials.context, client, "localhost")
-    assert isinstance(there, ServerHandshake)
+    assert isinstance(there, LivingHandshake)
     verified = chain_of(there.verified_chain())
     assert verified[0] == chain_of(case.signed.chain)[0]
     assert credentials.trust.judge(verified, NOW).standing is Standing.GOOD
@@ -240,5 +240,5 @@ def test_client_without_a_certificate_has_no_chain(server: ServerTls, handshake:
 
     there, _ = handshake(server_credentials(off).context, nobody, "localhost")
 
-    assert isinstance(there, ServerHandshake)
+    assert isinstance(there, LivingHandshake)
     assert there.verified_chain() == []

@@ -12,7 +12,7 @@ def test_connection_that_goes_wrong_leaves_the_others_their_deadlines(tmp_path: 
     with Front(tmp_path) as front, SocketPeer(front.port) as first, SocketPeer(front.port) as other:
         wait_until(lambda: front.connection_count == 2, deadline_s=20, what="both to be there")
         broken = next(iter(front._accepting.connections))
-        broken.expires_s = None  # type: ignore[assignment]  # a mistake of ours
+        broken.vetting.expires_s = None  # type: ignore[assignment]  # a mistake of ours
 
         front.pass_seconds(1)
         wait_until(lambda: front.connection_count == 1, deadline_s=20, what="the broken one to end")
