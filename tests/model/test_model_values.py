@@ -97,7 +97,16 @@ def test_refusal_has_the_catalogues_text(failure: Failure) -> None:
         detailed = Refused(failure, "detail")
     except Broken:
         assert failure.text.startswith(
-            ("etcdserver:", "kvsecure:", "unknown", "context", "RangeStream")
+            (
+                "etcdserver:",
+                "kvsecure:",
+                "unknown",
+                "context",
+                "RangeStream",
+                "mutex:",
+                "election:",
+                '"leader"',
+            )
         )
     else:
         # In grpc-go's words: `... larger than max (5 vs. 4)`, `... for grpc-encoding "x"`.
