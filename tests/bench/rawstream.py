@@ -47,6 +47,8 @@ class RawStream:
         self._room = memoryview(bytearray(_RECEIVE_BYTES))
         self._received = bytearray()
         self._messages = bytearray()
+        # What was looked at since the windows were last widened.
+        self._owed = 0
 
     def open(self, path: str, token: str, messages: list[bytes]) -> None:
         """Open the stream and send messages on it; the stream stays open.
@@ -84,7 +86,7 @@ class RawStream:
         return count
 
     def forget(self) -> None:
-        """Let go of what has come, for one who only wants it to come."""
+        """Let go of what has come, for one who only wants it to come, and not more than 2 GiB."""
         self._received.clear()
 
     def messages(self) -> Iterator[bytes]:
@@ -113,6 +115,7 @@ class RawStream:
             kind, flags = content[start + 3], content[start + 4]
             payload = content[start + 9 : end]
             if kind == _DATA:
+                self._owed += length
                 padded = flags & _PADDED
                 self._messages += payload[1 : length - payload[0]] if padded else payload
             elif kind == _SETTINGS and not flags & _ACK:
@@ -121,6 +124,12 @@ class RawStream:
                 self.socket.sendall(_frame(_PING, _ACK, 0, bytes(payload)))
             start = end
         del content[:start]
+        if self._owed > _WINDOW_MAX // 2:
+            wider = struct.pack(">I", self._owed)
+            self._owed = 0
+            self.socket.sendall(
+                _frame(_WINDOW_UPDATE, 0, 0, wider) + _frame(_WINDOW_UPDATE, 0, 1, wider)
+            )
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -49,7 +49,8 @@ def measure_soak(server: Server, *, duration_s: float) -> Iterator[Figure]:
                 load.run_for(min(_SAMPLE_S, duration_s))
                 samples.append((now - begun, cost_of(pid).resident_bytes / _MIB))
                 watching.receive()
-                watching.forget()
+                for _ in watching.messages():
+                    pass
                 if now - last_login > _LOGIN_EVERY_S:
                     last_login = now
                     server.renew(client, root)
