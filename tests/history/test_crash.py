@@ -18,7 +18,7 @@ from support.servers import Member
 from kvsecure.proto import auth_pb2, authstore_pb2, kv_pb2, lease_pb2
 
 # 200 and more in a campaign: `CRASH_ROUNDS=200 pytest tests/history`.
-_ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
+_ROUNDS = int(os.environ.get("CRASH_ROUNDS", "10"))
 _WRITERS = 3
 _LEASE_TTL_S = 3_600
 # An upper bound for a round, start-up included; etcd takes 1.3 s to start again.
