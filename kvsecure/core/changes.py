@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final, NamedTuple, final
 
-from sortedcontainers import SortedList
+from sortedcontainers import SortedDict, SortedList
 
 from kvsecure.core.mvcc.index import KeyIndex, is_tombstone, main_of
 from kvsecure.model.keys import Span
@@ -24,8 +24,8 @@ from kvsecure.model.limits import WATCH_KEYS_PER_SLICE, WATCH_MISSED_CHANGES_MAX
 
 __all__ = ["Change", "MissedChanges", "change_at"]
 
-# Changes of so many revisions are sorted at once.
-_BUCKET_REVISIONS: Final = 2_048
+# Changes of so many revisions are sorted at once; each may have a hundred and more.
+_BUCKET_REVISIONS: Final = 64
 
 
 class Change(NamedTuple):
@@ -111,7 +111,7 @@ class MissedChanges:
         self._from = span.start
         self._includes_from = True
         self._is_walked = span.empty
-        self._buckets: dict[int, list[Change]] = {}
+        self._buckets: SortedDict[int, list[Change]] = SortedDict()
         self._count = 0
         self._changes: deque[Change] = deque()
         # What was made since.
@@ -135,8 +135,8 @@ class MissedChanges:
                     break
                 self._collect(key)
         while self._count > self._changes_max and len(self._buckets) > 1:
-            newest = max(self._buckets)
-            self._count -= len(self._buckets.pop(newest))
+            newest, dropped = self._buckets.popitem()
+            self._count -= len(dropped)
             self.through = self._walk_through = newest * _BUCKET_REVISIONS - 1
             self.is_following = False
             self._later.clear()
@@ -159,7 +159,7 @@ class MissedChanges:
     def first(self) -> Change | None:
         """Return the oldest change that is left, once all keys have been looked at, or None."""
         if not self._changes and self._buckets:
-            bucket = self._buckets.pop(min(self._buckets))
+            _, bucket = self._buckets.popitem(0)
             bucket.sort()
             self._changes.extend(bucket)
         elif not self._changes:
@@ -184,6 +184,9 @@ class MissedChanges:
             return
         newest = self._walk_through.to_bytes(8, "big")
         for place, previous in self._index.changes(key, self._oldest, newest):
-            bucket = self._buckets.setdefault(main_of(place) // _BUCKET_REVISIONS, [])
+            number = main_of(place) // _BUCKET_REVISIONS
+            bucket = self._buckets.get(number)
+            if bucket is None:
+                bucket = self._buckets[number] = []
             bucket.append(change_at(place, key, previous))
             self._count += 1
