@@ -134,8 +134,15 @@ class State:
             or self.records.obsolete
         )
 
-    def begin_flush(self, audit_seq: int, audit_hash: bytes) -> tuple[Index, Iterator[bytes]]:
+    def begin_flush(
+        self, audit_seq: int, audit_hash: bytes, configuration: bytes
+    ) -> tuple[Index, Iterator[bytes]]:
         """Hand over what brings the tables to the present state, packed piece by piece.
+
+        Args:
+            audit_seq: Number of the newest audit record known to be on the disk.
+            audit_hash: And its hash.
+            configuration: The members at the present index, as in an entry of the log.
 
         Returns:
             The index of the state, and the pieces; whatever is written meanwhile is in none.
@@ -156,6 +163,7 @@ class State:
             next_tenant_id=self.accounts.next_tenant_id,
             audit_seq=audit_seq,
             audit_hash=audit_hash,
+            configuration=configuration,
         )
         rows.append(Row(Table.STATE, _APPLIED, NO_SCOPE, applied.SerializeToString()))
         self._stored_index = self.index

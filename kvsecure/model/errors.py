@@ -108,6 +108,14 @@ class Failure(Enum):
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
     TIMEOUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
+    TIMEOUT_LEADER_LOST = (
+        Code.UNAVAILABLE,
+        "etcdserver: request timed out, possibly due to previous leader failure",
+    )
+    TIMEOUT_TRANSFER = (
+        Code.UNAVAILABLE,
+        "etcdserver: request timed out, leader transfer took too long",
+    )
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
     NOT_LEADER = (Code.FAILED_PRECONDITION, "etcdserver: not leader")
     BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")

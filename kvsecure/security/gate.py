@@ -15,6 +15,7 @@ Keeps: nothing is proposed before its intent record is on its way to the disk, a
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, cast, final
 
 from google.protobuf.message import Message
@@ -42,7 +43,7 @@ from kvsecure.proto import (
     state_pb2,
     tenant_pb2,
 )
-from kvsecure.security.asking import Asking
+from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.bursts import Bursts
@@ -61,7 +62,7 @@ _log: Final = log("gate")
 
 # What is remembered of a command until it is finished: who asks (nobody, where the member does),
 # how the outcome's record ends, and the number of the intent's.
-type_in_flight = tuple[Asking | None, bytes, int]
+type_in_flight = tuple[Awaiting | None, bytes, int]
 
 
 @final
@@ -162,7 +163,7 @@ class Gate:
             self.finished(proposal, refused)
 
     def submit_system(
-        self, tenant: TenantId, command: Message, asking: Asking | None = None
+        self, tenant: TenantId, command: Message, asking: Awaiting | None = None
     ) -> None:
         """Take a command of the member itself through the log.
 
@@ -214,7 +215,7 @@ class Gate:
         command = proposal.command
         if type(command) is kv_pb2.CompactionRequest and command.physical:
             # It asked to be told when the bytes are gone.
-            self._engine.when_scrubbed(lambda: asking.succeed(outcome))
+            self._engine.slicing.when_done(lambda: asking.succeed(outcome))
         else:
             asking.succeed(outcome)
 
@@ -234,7 +235,7 @@ class Gate:
             self.submit(asking, txn, request)
 
     def reject(self, asking: Asking, request: Message, refused: Refused) -> None:
-        """Record and refuse a request whose shape is wrong; nobody decided about it."""
+        """Record and refuse what nobody decided about: its shape is wrong, or its time is up."""
         self._records.event(
             stage="rejected",
             actor=self._actor_of(asking),
@@ -266,11 +267,19 @@ class Gate:
         engine = self._engine
         is_range = type(request) is kv_pb2.RangeRequest
         if not (stale or (engine.can_read_keys() if is_range else engine.can_read())):
-            engine.when_readable(lambda: self.read(asking, request))
+            self.when_readable(asking, request, lambda: self.read(asking, request))
             return
         session = self.admit(asking, request)
-        if session is not None:
+        if session is None:
+            return
+        if type(request) is lease_pb2.LeaseTimeToLiveRequest and not engine.leading.is_own:
+            self.leases.ask_leader(asking, session, request)
+        else:
             self.answer(asking, session, request)
+
+    def when_readable(self, asking: Asking, request: Message, resume: Callable[[], None]) -> None:
+        """Go on once a linearizable read can be answered; a request that waits too long ends."""
+        self._engine.when_readable(resume, partial(self.reject, asking, request))
 
     def answer(self, asking: Asking, session: Session, request: Message) -> None:
         """Answer a session that may ask this, from the applied state as it is."""
@@ -354,7 +363,7 @@ class Gate:
     def keep_alive(self, asking: Asking, request: lease_pb2.LeaseKeepAliveRequest) -> None:
         """Renew a lease."""
         if not self._engine.can_read():
-            self._engine.when_readable(lambda: self.keep_alive(asking, request))
+            self.when_readable(asking, request, lambda: self.keep_alive(asking, request))
             return
         session = self.admit(asking, request)
         if session is None:

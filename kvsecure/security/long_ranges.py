@@ -65,7 +65,7 @@ class LongRanges:
         """Answer a range request, its shape checked."""
         gate, engine = self._gate, self._gate.engine
         if not request.serializable and not engine.can_read_keys():
-            engine.when_readable(lambda: self.read(asking, request))
+            gate.when_readable(asking, request, lambda: self.read(asking, request))
             return
         session = gate.admit(asking, request)
         if session is None:

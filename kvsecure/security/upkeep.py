@@ -181,9 +181,9 @@ class Upkeep:
     def _begin(
         self, asking: Asking, request: Message, work: Callable[[], Coroutine[Any, Any, bytes]]
     ) -> None:
-        engine = self._gate.engine
-        if not engine.can_read():
-            engine.when_readable(lambda: self._begin(asking, request, work))
+        gate = self._gate
+        if not gate.engine.can_read():
+            gate.when_readable(asking, request, lambda: self._begin(asking, request, work))
             return
         ended = self._gate.admit_work(asking, request)
         if ended is not None:

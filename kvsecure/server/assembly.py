@@ -126,6 +126,7 @@ def assemble(
     turn, in_turn = Turn(gate, loop), LongWork(loop).add
     engine = _engine(config, restored, gate, turn, on_fatal, in_turn)
     gate.open_to(engine, turn.schedule)
+    engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
     upkeep = Upkeep(
@@ -140,11 +141,11 @@ def assemble(
     )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, turn)
-    engine.every(_STALE_SCAN_S, feeds.wake_stale)
-    engine.every(_STALE_SCAN_S, services.queues.wake_stale)
-    engine.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
+    engine.timers.every(_STALE_SCAN_S, feeds.wake_stale)
+    engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
+    engine.timers.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
     if config.limits.corrupt_check_ns:
-        engine.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
+        engine.timers.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
     return MemberParts(
         engine=engine,
         gate=gate,
@@ -331,7 +332,7 @@ def _add_periodic_work(config: ServerConfig, engine: Engine, gate: Gate, turn: T
     compactor = AutoCompactor(config.limits.compaction, time.monotonic_ns())
 
     def compact() -> None:
-        if engine.can_read():
+        if engine.leading.is_own:
             target = compactor.due(time.monotonic_ns(), engine.state.store.revision)
             if target is not None:
                 gate.compact_by_itself(target)
@@ -341,11 +342,11 @@ def _add_periodic_work(config: ServerConfig, engine: Engine, gate: Gate, turn: T
         gate.leases.scan()
         turn.schedule()
 
-    engine.every(_LEASE_SCAN_S, expire)
-    engine.every(_COMPACTION_SCAN_S, compact)
-    engine.every(_AUDIT_SYNC_S, engine.sync_audit)
-    engine.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)
-    engine.every(_AUDIT_SYNC_S, _RoomWatch(engine).look)
+    engine.timers.every(_LEASE_SCAN_S, expire)
+    engine.timers.every(_COMPACTION_SCAN_S, compact)
+    engine.timers.every(_AUDIT_SYNC_S, engine.sync_audit)
+    engine.timers.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)
+    engine.timers.every(_AUDIT_SYNC_S, _RoomWatch(engine).look)
 
 
 @final

@@ -36,10 +36,10 @@ from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import Tail, list_segments, recover
 from kvsecure.storage.tables import TableReader
 
-__all__ = ["Restored", "restore"]
+__all__ = ["RAFT", "Restored", "restore"]
 
 # The engine says no before the leader does: it counts what is not in the tables as well.
-_RAFT: Final = Settings(
+RAFT: Final = Settings(
     election_ticks=10, heartbeat_ticks=1, uncommitted_bytes_max=2 * UNFLUSHED_BYTES_MAX
 )
 
@@ -67,6 +67,8 @@ def restore(
     *,
     tables_bytes_max: int,
     now_ns: int,
+    founders: Configuration | None = None,
+    patience: Settings = RAFT,
     start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
 ) -> Restored:
     """Read everything back and start the disk processes.
@@ -75,6 +77,9 @@ def restore(
         directory: Open and locked.
         tables_bytes_max: How large the tables may grow.
         now_ns: Monotonic time, from when leases live on.
+        founders: Whom the cluster begins with, where the tables do not say who is in it; None for
+            this member alone.
+        patience: How patient consensus is.
         start: Starts a disk process.
 
     Raises:
@@ -102,11 +107,12 @@ def restore(
         directory.tables, identity.cluster, keyring, size_bytes_max=tables_bytes_max
     )
     state = State(reader)
-    audit_head, is_new = _load_state(state, reader, now_ns)
+    audit_head, is_new, stored = _load_state(state, reader, now_ns)
     carried = Carried()
     raft_log, hard_state, tail = _load_log(directory, state, carried, is_new=is_new)
     audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
-    node = _restore_node(directory, raft_log, hard_state)
+    configuration = stored or founders or Configuration((directory.identity.member,))
+    node = _restore_node(directory, raft_log, hard_state, configuration, patience)
     log = start(
         {
             **settings,
@@ -134,20 +140,27 @@ def restore(
     )
 
 
-def _load_state(state: State, reader: TableReader, now_ns: int) -> tuple[Head, bool]:
-    """Read the tables back; return the audit head they know, and whether they are empty."""
+def _load_state(
+    state: State, reader: TableReader, now_ns: int
+) -> tuple[Head, bool, Configuration | None]:
+    """Read the tables back.
+
+    Returns:
+        The audit head that they know, whether they are empty, and the members if they say so.
+    """
     try:
         rows = list(reader.scan(Table.STATE, NO_SCOPE))
         if not rows:
             state.found()
-            return Head(0, GENESIS), True
+            return Head(0, GENESIS), True, None
         blocks = (block for _, block in reader.scan(Table.INDEX, NO_SCOPE))
         applied = state.load(rows, blocks, now_ns)
-    except (DamagedRow, UnreadableState) as error:
+        stored = Configuration.decode(applied.configuration) if applied.configuration else None
+    except (DamagedRow, UnreadableState, DamagedConfiguration) as error:
         raise StorageError(
             f"the tables are damaged: {error}. Restore the data directory from a backup"
         ) from None
-    return Head(applied.audit_seq, applied.audit_hash), False
+    return Head(applied.audit_seq, applied.audit_hash), False, stored
 
 
 def _load_log(
@@ -194,13 +207,19 @@ def _load_log(
     return raft_log, hard_state, tail
 
 
-def _restore_node(directory: DataDirectory, raft_log: RaftLog, hard_state: HardState) -> Node:
+def _restore_node(
+    directory: DataDirectory,
+    raft_log: RaftLog,
+    hard_state: HardState,
+    configuration: Configuration,
+    patience: Settings,
+) -> Node:
     member = directory.identity.member
     # What it draws differs from one start to the next: it tells the answers to what was asked
     # before a restart apart.
     rng = random.Random(secrets.randbits(64))
     try:
-        return Node(member, raft_log, hard_state, Configuration((member,)), _RAFT, rng)
+        return Node(member, raft_log, hard_state, configuration, patience, rng)
     except DamagedConfiguration as error:
         raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
 

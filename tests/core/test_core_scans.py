@@ -119,9 +119,9 @@ def test_a_scan_leaves_no_process_behind_when_it_is_given_up(tmp_path: Path) -> 
                 work.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await work
-                assert not lab.engine._holds
+                assert not lab.engine.slicing._holds
             assert (await scans.survey()).version_count == 1
-            await eventually(lambda: not lab.engine._holds)
+            await eventually(lambda: not lab.engine.slicing._holds)
 
     asyncio.run(act())
 

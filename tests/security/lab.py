@@ -125,6 +125,8 @@ class _Engine:
     def __init__(self, state: State, clock: Clock) -> None:
         self.state = state
         self.statistics = SimpleNamespace(table_bytes_in_use=0)
+        self.slicing = _Slicing()
+        self.leading = SimpleNamespace(is_own=True)
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
         self.applied: list[Message] = []
@@ -172,7 +174,17 @@ class _Engine:
         """Say that the keys are good."""
         return True
 
-    def when_scrubbed(self, resume: Callable[[], None]) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Say that nothing is carried out in part."""
+        return True
+
+
+@final
+class _Slicing:
+    """There is no long work."""
+
+    def when_done(self, resume: Callable[[], None]) -> None:
         """Go on."""
         resume()
 
@@ -356,7 +368,7 @@ class World:
 
     def lose_records(self) -> None:
         """Flush what was written to tables that keep nothing of it."""
-        self.state.begin_flush(0, b"")
+        self.state.begin_flush(0, b"", b"")
         self.state.end_flush()
 
     def begin(self, request: Message, peer: Peer | None = None, token: bytes = b"") -> Asked:
