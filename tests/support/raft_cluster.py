@@ -220,7 +220,7 @@ class Cluster:
             reached = order.to in self.running and (sender, order.to) not in self.cut
             if reached:
                 self.give_snapshot(sender, order.to)
-            self.node(sender).report_snapshot(order.to, reached)
+            self.node(sender).report_snapshot(order.to, ok=reached)
             self._collect(sender)
 
     def give_snapshot(self, sender: int, to: int) -> bool:
