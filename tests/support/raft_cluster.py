@@ -293,6 +293,17 @@ class Cluster:
             self.settle()
         raise Violated(f"{member} is not elected")
 
+    def elect_bare(self, member: int, voter: int) -> None:
+        """Have a member win with one vote, and nobody store anything of its term."""
+        self.tick(member, 2 * TICKS)
+        for _ in range(4 * TICKS):
+            if self.node(member).role is Role.LEADER:
+                return
+            self.persist(member)
+            self.deliver()
+            self.persist(voter)
+        raise Violated(f"{member} is not elected")
+
     @property
     def leader(self) -> int:
         """Who leads the latest term, or 0."""
