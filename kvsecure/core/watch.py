@@ -186,12 +186,11 @@ class Hub:
 
     def publish_many(self, space: Space, revision: int, deleted: Deleted) -> None:
         """Let the live watchers of any of very many deleted keys read the revision as history."""
-        exact, ranges = self._exact.get(space.tenant), self._ranges.get(space.tenant)
-        if not exact and not ranges:
+        watchers = self.watchers_of(space)
+        if not watchers:
             return
         self.event_count += deleted.key_count
-        watching = self.watchers_of(space)
-        for watcher in watching:
+        for watcher in watchers:
             start, end = watcher.span
             if start > deleted.last or (end is not None and end <= deleted.first):
                 continue

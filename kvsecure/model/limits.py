@@ -31,6 +31,7 @@ __all__ = [
     "LEASE_OF_QUEUES_TTL_S",
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
+    "LONG_RANGES_WAITING_MAX",
     "PASSWORD_BYTES_MAX",
     "PASSWORD_CHARACTERS_MIN",
     "PASSWORD_QUEUE_MAX",
@@ -95,6 +96,9 @@ TXN_DEPTH_MAX: Final = 64
 REQUEST_TIMEOUT_S: Final = 7.0
 # etcd answers "too many requests" when 5,000 entries are committed and not applied.
 PROPOSALS_PENDING_MAX: Final = 5_000
+# Ranges of one connection that are read in steps, behind the one that is being read: nobody can
+# tell whether who asked still waits.
+LONG_RANGES_WAITING_MAX: Final = 100
 
 # --- leases -------------------------------------------------------------------------------------
 # etcd: ceil(3 * election ticks / 2 * heartbeat) with its default timing.

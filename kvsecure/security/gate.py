@@ -137,7 +137,7 @@ class Gate:
             request: Its bytes, which become the log's.
             asked: What is decided and recorded, where the command is what it comes to.
         """
-        session = self.admit(asking, asked or command)
+        session = self._identify(asking, command if asked is None else asked)
         if session is not None:
             self.carry_out(asking, session, command, request, asked)
 
@@ -149,9 +149,12 @@ class Gate:
         request: bytes,
         asked: Message | None = None,
     ) -> None:
-        """Do what `submit` does for a session that may ask this."""
+        """Do what `submit` does for a session that is known already: it is decided all the same."""
+        asked = command if asked is None else asked
+        if not self._allows(asking, session, asked):
+            return
         now_ns = self._now_ns()
-        intent = self._records.intent(session, asked or command)
+        intent = self._records.intent(session, asked)
         entry = encode(type(command), session.envelope, request)
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
@@ -545,9 +548,13 @@ class Gate:
 
     def admit(self, asking: Asking, request: Message) -> Session | None:
         """Identify and decide; a refusal is recorded and answered here."""
+        session = self._identify(asking, request)
+        return session if session is not None and self._allows(asking, session, request) else None
+
+    def _identify(self, asking: Asking, request: Message) -> Session | None:
         peer = asking.peer
         try:
-            session = self.authenticator.session(peer, asking.token)
+            return self.authenticator.session(peer, asking.token)
         except Refused as refused:
             if is_open(request):
                 return self.authenticator.stranger(peer)
@@ -561,12 +568,14 @@ class Gate:
             )
             asking.fail(refused)
             return None
+
+    def _allows(self, asking: Asking, session: Session, request: Message) -> bool:
         decision = decide(session.grants, request, session.facts)
         if decision is Decision.ALLOW:
-            return session
+            return True
         self._records.denial(session, request, decision.value)
         asking.fail(Refused(Failure.PERMISSION_DENIED))
-        return None
+        return False
 
     def _actor_of(self, asking: Asking) -> dict[str, object]:
         try:

@@ -141,7 +141,7 @@ class Queues:
     def _grant(self, asking: Asking, session: Session, lease: int) -> None:
         """Grant the lease of what follows it in the log.
 
-        Whoever is somebody may have one; if it is refused, what follows is as well.
+        The law decides it by itself; if it is refused, what follows is as well.
         """
         request = LeaseGrantRequest(ID=lease, TTL=LEASE_OF_QUEUES_TTL_S)
         nobody = Unanswered(asking.peer, asking.token)

@@ -7,6 +7,7 @@ from access.oracle import LeaseBook
 
 from kvsecure.access.decide import RULES, Decision, decide, is_open
 from kvsecure.access.grants import EVERYTHING, NOTHING, Grants, Intervals
+from kvsecure.access.queues import asked_of_keys, entering, leaving
 from kvsecure.model.keys import Span
 from kvsecure.model.limits import TXN_DEPTH_MAX
 from kvsecure.proto import (
@@ -345,6 +346,24 @@ def test_rule_decides(row: Row) -> None:
     decided = decide(row.grants, row.request, row.book)
 
     assert decided is row.decision, row.request
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lock_pb2.LockRequest(name=b"/app/l", lease=0x1F),
+        election_pb2.CampaignRequest(name=b"/app/l", lease=0x1F, value=b"v"),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+def test_a_place_is_asked_for_with_what_leaves_it(
+    request_: lock_pb2.LockRequest | election_pb2.CampaignRequest,
+) -> None:
+    """The law decides taking a place and giving it up before anybody has it."""
+    asked = asked_of_keys(request_)
+
+    assert entering(request_) in asked
+    assert leaving(b"/app/l/1f", 0) in asked
 
 
 def test_every_rule_is_proved_both_ways() -> None:

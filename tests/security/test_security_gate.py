@@ -179,6 +179,33 @@ def test_nothing_that_is_denied_reaches_the_log(app: World) -> None:
     assert app.engine.applied == []
 
 
+def test_what_is_carried_out_for_a_session_is_decided_too(app: World) -> None:
+    """That somebody was let in for one thing does not carry another past the law."""
+    asked = Asked(app.turn, app.peer("web"), b"")
+    session = app.gate.admit(asked, _GET)
+    assert session is not None
+    command = kv_pb2.PutRequest(key=b"/ops/k")
+
+    app.gate.carry_out(asked, session, command, command.SerializeToString())
+    app.turn.end()
+
+    record = next(app.last())
+    assert asked.why == "PERMISSION_DENIED"
+    assert app.engine.applied == []
+    assert (record["stage"], record["op"]["rpc"]) == ("denied", "Put")
+
+
+def test_what_was_asked_is_decided_even_if_it_says_nothing(app: World) -> None:
+    """A command is decided by the request that it comes from, also where that is empty."""
+    asked = Asked(app.turn, app.peer("web"), b"")
+
+    app.gate.submit(asked, _PUT, _PUT.SerializeToString(), auth_pb2.AuthEnableRequest())
+    app.turn.end()
+
+    assert asked.why == "PERMISSION_DENIED"
+    assert app.engine.applied == []
+
+
 def test_a_request_of_the_wrong_shape_is_recorded(app: World) -> None:
     """What is refused before it is decided leaves a record of who sent it."""
     for peer, actor in (

@@ -28,13 +28,6 @@ def _b64(content: bytes) -> str:
 _A: Final = _b64(b"gw/a")
 
 
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvsecureServer]:
-    """A member with TLS and authentication, which asks for no client certificate."""
-    with KvsecureServer(tmp_path_factory.mktemp("member")) as serving:
-        yield serving
-
-
 @pytest.fixture
 def root(member: KvsecureServer) -> Iterator[Gateway]:
     """A client of HTTP/1.1 that is root."""

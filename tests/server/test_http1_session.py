@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import h11
 import pytest
 from support.gateway import Gateway as Client
 from support.servers import KvsecureServer
+from support.turns import HeldTurn
 from wire.socket_peer import SocketPeer
 
 from kvsecure.api.methods import METHODS
@@ -23,32 +23,6 @@ from kvsecure.server.observatory import NOT_FOUND
 
 _IDLE_S_MAX = 60
 _AHEAD_BYTES_MAX = 64 * 1024
-
-
-@dataclass
-class _Turn:
-    """A turn that ends when it is told to."""
-
-    answers: list[tuple[Any, bytes | None, Any]] = field(default_factory=list)
-    later: list[Callable[[], None]] = field(default_factory=list)
-
-    def schedule(self) -> None:
-        """The test ends it."""
-
-    def answer(self, to: Any, message: bytes | None, refused: Any) -> None:
-        self.answers.append((to, message, refused))
-
-    def at_end(self, produce: Callable[[], None]) -> None:
-        self.later.append(produce)
-
-    def end(self) -> None:
-        while self.answers or self.later:
-            answers, self.answers = self.answers, []
-            later, self.later = self.later, []
-            for produce in later:
-                produce()
-            for to, message, refused in answers:
-                to.deliver(message, refused)
 
 
 @dataclass
@@ -84,7 +58,7 @@ class _Lab:
         self.written = bytearray()
         self.reading = True
         self.closed = False
-        self.turn = _Turn()
+        self.turn = HeldTurn()
         self.gate = _Gate()
         self.gateway = Gateway(
             services=_Services(self.gate),  # type: ignore[arg-type]  # as much of them as is used
