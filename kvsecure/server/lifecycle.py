@@ -40,6 +40,7 @@ from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
 from kvsecure.server.pauses import note_pauses
+from kvsecure.server.peer_setting import peer_credentials
 from kvsecure.server.tasks import Tasks
 from kvsecure.storage.files import StorageError
 from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
@@ -76,6 +77,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _harden()
     try:
         credentials = credentials_of(config)
+        # What other members would refuse is found out before anything else is done.
+        peer_credentials(config)
         directory = _open_directory(config)
         ended_by = uvloop.run(_Life(config, directory, credentials).live())
     except (StorageError, TrustError, OSError, Broken) as error:
