@@ -190,6 +190,11 @@ class Engine:
         return self.replica.state
 
     @property
+    def is_alone(self) -> bool:
+        """Whether nobody else has any part in the cluster."""
+        return self.replica.node.is_alone
+
+    @property
     def has_leader(self) -> bool:
         """Whether anybody leads."""
         return self.replica.node.leader != 0

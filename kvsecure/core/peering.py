@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from kvsecure.core.entry import DamagedEntry, decode
 from kvsecure.core.raft import codec
+from kvsecure.core.raft.participant import NOBODY
 from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.raft.status import Role
@@ -172,6 +173,11 @@ class Peering:
         if lost:
             self._member.lose(lost, Refused(Failure.TIMEOUT_LEADER_LOST))
 
+    def lost(self, member: MemberId) -> None:
+        """Take note that a member cannot be reached: what it was sent may not have got there."""
+        if member == self._replica.node.leader:
+            self.forsake(NOBODY)
+
     def ask(self, tenant: TenantId, request: Message, answered: type_answered) -> None:
         """Ask the leader, which this member is not, about a lease."""
         leader = self._replica.node.leader
@@ -254,7 +260,7 @@ class Peering:
         self._peers.send(sender, encode_relayed(Answer(number, revision, said)))
 
     def _report(self, peer: MemberId, is_installed: bool) -> None:  # noqa: FBT001 - a callback
-        self._replica.node.report_snapshot(peer, is_installed)
+        self._replica.node.report_snapshot(peer, ok=is_installed)
         self._member.drive_soon()
 
 

@@ -20,6 +20,7 @@ from kvsecure.api.services import Services
 from kvsecure.bundled import resource
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
+from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT
@@ -37,11 +38,21 @@ from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.backup_keys import backup_job
+from kvsecure.server.config.identity import member_id_of
 from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.front import FrontEnd, front_end
 from kvsecure.server.long_work import LongWork
+from kvsecure.server.peer_port import PeerPort
+from kvsecure.server.peer_setting import (
+    link_timing,
+    peer_credentials,
+    peer_identity,
+    raft_settings,
+    tick_s,
+)
+from kvsecure.server.peers import PeerAddress
 from kvsecure.server.purging import Purging
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
@@ -84,8 +95,10 @@ class MemberParts:
         front: FrontEnd,
         restored: Restored,
         sealing: Sealing,
+        peer_port: PeerPort,
     ) -> None:
         self.engine = engine
+        self.peer_port = peer_port
         self.gate = gate
         self.upkeep = upkeep
         self.turn = turn
@@ -120,12 +133,16 @@ def assemble(
         directory,
         tables_bytes_max=_tables_bytes_max(config),
         now_ns=time.monotonic_ns(),
+        founders=_founders(config),
+        patience=raft_settings(config.peers),
     )
     gate = _gate(config, directory, restored)
     loop = asyncio.get_running_loop()
     turn, in_turn = Turn(gate, loop), LongWork(loop).add
-    engine = _engine(config, restored, gate, turn, on_fatal, in_turn)
+    peer_port = _peer_port(config, directory, tasks, on_fatal)
+    engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
+    peer_port.open_to(engine, gate.note_credentials)
     engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
@@ -154,6 +171,7 @@ def assemble(
         front=front,
         restored=restored,
         sealing=sealing,
+        peer_port=peer_port,
     )
 
 
@@ -201,6 +219,7 @@ def _engine(
     turn: Turn,
     on_fatal: Callable[[str], None],
     in_turn: Callable[[Callable[[], None]], None],
+    peer_port: PeerPort,
 ) -> Engine:
     def on_slow_apply(took_ns: int) -> None:
         # etcd's words, which operators look for.
@@ -221,11 +240,39 @@ def _engine(
         slow_apply_ns=config.limits.slow_apply_ns,
         in_turn=in_turn,
         audit=gate.audit,
+        peers=peer_port,
+        tick_s=tick_s(config.peers),
     )
     sizes = restored.reader.sizes()
     engine.statistics.table_bytes = sizes.total
     engine.statistics.table_bytes_in_use = sizes.in_use
     return engine
+
+
+def _peer_port(
+    config: ServerConfig, directory: DataDirectory, tasks: Tasks, on_fatal: Callable[[str], None]
+) -> PeerPort:
+    identity = directory.identity
+    port = PeerPort(
+        peer_identity(config, identity.cluster, identity.member),
+        peer_credentials(config),
+        link_timing(config.peers),
+        tasks=tasks,
+        on_fatal=on_fatal,
+    )
+    token = config.cluster.token
+    peers = {
+        int(member_id_of(urls, token)): PeerAddress(name, urls)
+        for name, urls in config.cluster.members
+    }
+    port.follow(peers, frozenset())
+    return port
+
+
+def _founders(config: ServerConfig) -> Configuration:
+    token = config.cluster.token
+    members = (member_id_of(urls, token) for _, urls in config.cluster.members)
+    return Configuration(tuple(sorted(members)))
 
 
 def _services(

@@ -20,7 +20,7 @@ from typing import Any, Final, final
 import uvloop
 
 from kvsecure import __version__
-from kvsecure.model.errors import Broken
+from kvsecure.model.errors import Broken, Refused
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import TrustError
@@ -35,7 +35,7 @@ from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
 from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
-from kvsecure.server.founding import founding_commands
+from kvsecure.server.founding import founding_commands, must_be_founded
 from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
@@ -51,6 +51,7 @@ _PR_SET_DUMPABLE: Final = 4
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _STOP_S_MAX: Final = 1.0
+_HAND_OVER_S_MAX: Final = 0.5
 _TICK_S: Final = 0.05
 
 _log = log("server")
@@ -139,9 +140,11 @@ class _Life:
 
     async def _serve(self, parts: MemberParts) -> int | str:
         _audit_start(parts, self._config)
+        if self._config.peers.listen:
+            await parts.peer_port.links.listen(self._config.peers.listen_urls)
         await self._unless_stopped(parts.engine.start())
-        if not self._stop.done() and default_tenant_is_untouched(parts):
-            await self._found(parts)
+        if not self._stop.done():
+            await self._unless_stopped(self._secure(parts))
         if self._stop.done():
             return await self._stop
         if self._config.limits.corrupt_check_at_start:
@@ -153,6 +156,7 @@ class _Life:
         gc.freeze()
         async with open_listeners(self._config, parts, self._credentials) as listeners:
             ended_by = await self._listen(parts, listeners)
+            await self._hand_over(parts)
         await self._say_goodbye(parts)
         return ended_by
 
@@ -176,6 +180,19 @@ class _Life:
         )
         return await self._stop
 
+    async def _hand_over(self, parts: MemberParts) -> None:
+        """Let another member lead first, so that nobody has to wait for an election."""
+        status = parts.engine.replica.node.status()
+        heirs = [
+            (peer.match, member)
+            for member, peer in status.peers.items()
+            if peer.is_active and status.configuration.can_vote(member)
+        ]
+        if heirs:
+            with contextlib.suppress(Refused, TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_S_MAX):
+                    await parts.engine.leading.move(max(heirs)[1])
+
     async def _say_goodbye(self, parts: MemberParts) -> None:
         """Send everybody elsewhere, and wait a little while until they have gone."""
         with contextlib.suppress(TimeoutError):
@@ -186,6 +203,16 @@ class _Life:
                     empty = asyncio.Event()
                     accepting.when_empty(empty.set)
                     await empty.wait()
+
+    async def _secure(self, parts: MemberParts) -> None:
+        """Have the first accounts made by whoever leads, and wait until they are in the state."""
+        if not must_be_founded(self._config):
+            return
+        while default_tenant_is_untouched(parts):
+            if parts.engine.leading.is_own:
+                await self._found(parts)
+            else:
+                await asyncio.sleep(_TICK_S)
 
     async def _found(self, parts: MemberParts) -> None:
         """Make the first accounts, and wait until they are in the state.
@@ -223,6 +250,7 @@ class _Life:
         parts.turn.end()
         parts.gate.authenticator.close()
         parts.engine.stop()
+        parts.peer_port.links.close()
         parts.gate.audit.close()
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,0 +1,116 @@
+"""The peer port: the engine's way to the other members, and theirs to it.
+
+Owns: which links there are for the members that the state has declared, and what is recorded and
+    done when a link comes, goes or is refused.
+Never: knows what a message says.
+Follows: design D2; docs/adr/0021-peer-links.md.
+Keeps: a member that the others have removed stops, whoever of them says so first.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import final
+
+from kvsecure.core.engine import Engine
+from kvsecure.core.raft.replication import SnapshotOrder
+from kvsecure.model.ids import MemberId
+from kvsecure.server.credentials import Credentials
+from kvsecure.server.peers import BulkFailed, LinkTiming, PeerAddress, PeerIdentity, PeerLinks
+from kvsecure.server.peers.hello import Refusal
+from kvsecure.server.tasks import Tasks
+from kvsecure.telemetry.log import log
+
+__all__ = ["PeerPort", "type_note"]
+
+# Records something in the audit trail: its stage, and the facts.
+type_note = Callable[[str, dict[str, object]], None]
+
+_log = log("peers")
+
+
+@final
+class PeerPort:
+    """One member's port to the others."""
+
+    def __init__(
+        self,
+        own: PeerIdentity,
+        credentials: Credentials | None,
+        timing: LinkTiming,
+        *,
+        tasks: Tasks,
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        """Make a port that `open_to` connects to an engine; make it within the event loop.
+
+        Args:
+            own: Who this member is.
+            credentials: What it shows to others and whom it trusts; None for plaintext.
+            timing: The settings of consensus.
+            tasks: What the member does besides answering.
+            on_fatal: Called when the member cannot go on.
+        """
+        self._own = own
+        self._on_fatal = on_fatal
+        self._engine: Engine
+        self._note: type_note
+        self.links = PeerLinks(
+            own,
+            credentials,
+            on_message=self._on_message,
+            on_change=self._on_change,
+            on_bulk=self._on_bulk,
+            spawn=tasks.spawn,
+            spawn_vital=tasks.spawn_vital,
+            on_refused=self._on_refused,
+            on_refused_by=self._on_refused_by,
+            on_cut=self._on_cut,
+            note=lambda stage, facts: self._note(stage, facts),
+            timing=timing,
+        )
+
+    def open_to(self, engine: Engine, note: type_note) -> None:
+        """Connect to the engine, and to the audit trail."""
+        self._engine = engine
+        self._note = note
+
+    def follow(self, peers: Mapping[int, PeerAddress], removed: frozenset[int]) -> None:
+        """Have links to these members and no others."""
+        self.links.set_peers(peers, removed)
+
+    # --- for the engine ---------------------------------------------------------------------------
+
+    def send(self, member: MemberId, text: bytes) -> bool:
+        """Send bytes, without ever waiting; return whether they are on their way."""
+        return self.links.send(member, text)
+
+    def send_snapshot(self, order: SnapshotOrder, done: Callable[[bool], None]) -> None:
+        """Send the applied state; tell whether it was installed, once."""
+        done(False)
+
+    # --- of the links -----------------------------------------------------------------------------
+
+    def _on_message(self, sender: int, text: bytes) -> None:
+        self._engine.peering.take(MemberId(sender), text)
+
+    def _on_change(self, member: int, is_up: bool) -> None:  # noqa: FBT001 - the links call it
+        _log.info("a peer is there" if is_up else "a peer is gone", peer=f"{member:x}")
+        if not is_up:
+            self._engine.peering.lost(MemberId(member))
+        self._engine.drive_soon()
+
+    async def _on_bulk(self, sender: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
+        raise BulkFailed("nothing is taken in bulk")
+
+    def _on_refused(self, ip: str, port: int, reason: str) -> None:
+        self._note("peer-refused", {"ip": ip, "port": port, "reason": reason})
+
+    def _on_refused_by(self, member: int, refusal: Refusal) -> None:
+        _log.warning("a peer has refused us", peer=f"{member:x}", reason=refusal.words)
+        if refusal is Refusal.REMOVED:
+            self._on_fatal("this member has been removed from the cluster")
+
+    def _on_cut(self, member: int | None, ip: str, port: int, reason: str) -> None:
+        facts: dict[str, object] = {"ip": ip, "port": port, "reason": reason}
+        if member is not None:
+            facts["member"] = f"{member:x}"
+        self._note("peer-cut", facts)
