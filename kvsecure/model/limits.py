@@ -47,6 +47,7 @@ __all__ = [
     "PEER_HANDSHAKES_PER_SOURCE_MAX",
     "PEER_HELLO_BYTES_MAX",
     "PEER_HELLO_S_MAX",
+    "PEER_MEMBERS_BYTES_MAX",
     "PEER_MESSAGE_BYTES_MAX",
     "PEER_PIECE_BYTES_MAX",
     "PEER_QUEUE_BYTES_MAX",
@@ -203,6 +204,8 @@ PEER_MESSAGE_BYTES_MAX: Final = WAL_SEGMENT_BYTES_MAX
 PEER_HELLO_BYTES_MAX: Final = 1_024
 # A member says hello with its first bytes.
 PEER_HELLO_S_MAX: Final = 5.0
+# Who all members are, for one that joins: dozens of them, with dozens of addresses each.
+PEER_MEMBERS_BYTES_MAX: Final = 256 * 1024
 # To connect and shake hands; then the next address has its turn.
 PEER_DIAL_S_MAX: Final = 5.0
 # What waits for one peer that reads slowly; consensus sends again what does not fit. As many

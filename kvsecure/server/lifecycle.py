@@ -36,6 +36,7 @@ from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.founding import founding_commands, must_be_founded
+from kvsecure.server.joining import join, refuse_second_founding
 from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
@@ -79,8 +80,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         credentials = credentials_of(config)
         # What other members would refuse is found out before anything else is done.
-        peer_credentials(config)
-        directory = _open_directory(config)
+        peers = peer_credentials(config)
+        directory = _open_directory(config, _identity(config, peers))
         ended_by = uvloop.run(_Life(config, directory, credentials).live())
     except (StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
@@ -282,22 +283,28 @@ class _Life:
             accepting.second()
 
 
-def _open_directory(config: ServerConfig) -> DataDirectory:
+def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity:
+    """Return whose the data directory is, if it is new; the other members have a say in that.
+
+    Raises:
+        StorageError: They know nothing of this member, or too much.
+    """
     cluster = config.cluster
-    data_dir = config.member.data_dir
-    if cluster.state is ClusterState.EXISTING and not (data_dir / "member.json").exists():
-        raise StorageError(
-            f"--initial-cluster-state existing: {data_dir} holds no member, and joining a cluster "
-            "is not in this release"
-        )
-    wanted = MemberIdentity(
-        cluster=cluster.cluster_id,
-        member=config.member.member_id,
-        token=cluster.token,
-        trust_domain=cluster.name,
+    cluster_id, member_id = cluster.cluster_id, config.member.member_id
+    if not (config.member.data_dir / "member.json").exists():
+        if cluster.state is ClusterState.EXISTING:
+            joined = uvloop.run(join(config, peers))
+            cluster_id, member_id = joined.cluster, joined.member
+        else:
+            uvloop.run(refuse_second_founding(config, peers))
+    return MemberIdentity(
+        cluster=cluster_id, member=member_id, token=cluster.token, trust_domain=cluster.name
     )
+
+
+def _open_directory(config: ServerConfig, wanted: MemberIdentity) -> DataDirectory:
     kek = kek_source(config.security.kek, config.security.previous_kek)
-    return DataDirectory(data_dir, wanted, kek)
+    return DataDirectory(config.member.data_dir, wanted, kek)
 
 
 def _audit_start(parts: MemberParts, config: ServerConfig) -> None:

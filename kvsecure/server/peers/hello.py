@@ -39,6 +39,8 @@ class Purpose(IntEnum):
 
     MESSAGES = 1
     BULK = 2
+    # To be told who the members are: the only one with zeros for all ids.
+    MEMBERS = 3
 
 
 class Refusal(Enum):
@@ -57,6 +59,7 @@ class Refusal(Enum):
     PLAINTEXT = (10, "plaintext from another machine")
     LATE = (11, "no hello in time")
     FAILED = (12, "failed at the receiver")
+    UNREADY = (13, "does not know the members itself yet")
 
     def __init__(self, code: int, words: str) -> None:
         self.code = code
