@@ -20,6 +20,7 @@ from kvsecure.core.flushing import NO_ROOM, Flushing
 from kvsecure.core.link import DiskLink
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
+from kvsecure.core.reconfiguration import Reconfiguration
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
 from kvsecure.core.state import State
 from kvsecure.core.statistics import EngineStatistics
@@ -155,6 +156,8 @@ class Engine:
         self._barriers: list[Callable[[], None]] = []
         self._scrubs: list[Callable[[], None]] = []
         self._settled: list[Callable[[], None]] = []
+        self._reconfiguration = Reconfiguration(replica.node, replica.state.members)
+        self._reconfigured: list[Callable[[], None]] = []
         # One for each who wants the index and the tables to go on saying the same: slices wait.
         self._holds: set[object] = set()
         self._slicing = False
@@ -313,6 +316,11 @@ class Engine:
         else:
             resume()
 
+    def when_reconfigured(self, resume: Callable[[], None]) -> None:
+        """Call back once consensus goes by the members that are declared by then."""
+        self._reconfigured.append(resume)
+        self._reconfigure()
+
     def hold_slices(self) -> Callable[[], None]:
         """Let long work wait until what is returned is called; more calls change nothing."""
         mark = object()
@@ -416,10 +424,19 @@ class Engine:
             settled, self._settled = self._settled, []
             for resume in settled:
                 resume()
+        self._reconfigure()
         if self.state.store.slices and not self._slicing:
             self._slicing = True
             self._later(_SLICE_PAUSE_S, self._run_slice)
         self._on_batch()
+
+    def _reconfigure(self) -> None:
+        if self._reconfiguration.step():
+            self._persist()
+        if self._reconfigured and self._reconfiguration.is_settled:
+            reconfigured, self._reconfigured = self._reconfigured, []
+            for resume in reconfigured:
+                resume()
 
     def _go_on(self) -> None:
         """Apply more of what waits, or the next step of a long command."""
@@ -479,6 +496,8 @@ class Engine:
     def _tick(self) -> None:
         self.replica.node.tick()
         self._persist()
+        # What could not begin when it was declared, for another change or another leader.
+        self._reconfigure()
 
     def _run_slice(self) -> None:
         if self._holds or self.replica.is_between:

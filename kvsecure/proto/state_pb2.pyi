@@ -64,7 +64,7 @@ class Lease(_message.Message):
     def __init__(self, id: _Optional[int] = ..., ttl_s: _Optional[int] = ..., remaining_s: _Optional[int] = ...) -> None: ...
 
 class Applied(_message.Message):
-    __slots__ = ("index", "term", "revision", "compact_revision", "next_tenant_id", "audit_seq", "audit_hash")
+    __slots__ = ("index", "term", "revision", "compact_revision", "next_tenant_id", "audit_seq", "audit_hash", "configuration")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class Applied(_message.Message):
     NEXT_TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIT_SEQ_FIELD_NUMBER: _ClassVar[int]
     AUDIT_HASH_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     index: int
     term: int
     revision: int
@@ -79,7 +80,8 @@ class Applied(_message.Message):
     next_tenant_id: int
     audit_seq: int
     audit_hash: bytes
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., next_tenant_id: _Optional[int] = ..., audit_seq: _Optional[int] = ..., audit_hash: _Optional[bytes] = ...) -> None: ...
+    configuration: bytes
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., next_tenant_id: _Optional[int] = ..., audit_seq: _Optional[int] = ..., audit_hash: _Optional[bytes] = ..., configuration: _Optional[bytes] = ...) -> None: ...
 
 class Alarm(_message.Message):
     __slots__ = ("member_id", "alarm")
@@ -147,3 +149,71 @@ class Destruction(_message.Message):
     key: bytes
     through: int
     def __init__(self, tenant: _Optional[int] = ..., key: _Optional[bytes] = ..., through: _Optional[int] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("id", "name", "peer_urls", "client_urls", "is_learner")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
+    IS_LEARNER_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    client_urls: _containers.RepeatedScalarFieldContainer[str]
+    is_learner: bool
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., client_urls: _Optional[_Iterable[str]] = ..., is_learner: _Optional[bool] = ...) -> None: ...
+
+class SigningKey(_message.Message):
+    __slots__ = ("member_id", "public_key")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    public_key: bytes
+    def __init__(self, member_id: _Optional[int] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class MemberAdd(_message.Message):
+    __slots__ = ("member", "learners_max")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    LEARNERS_MAX_FIELD_NUMBER: _ClassVar[int]
+    member: Member
+    learners_max: int
+    def __init__(self, member: _Optional[_Union[Member, _Mapping]] = ..., learners_max: _Optional[int] = ...) -> None: ...
+
+class MemberRemove(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class MemberUpdate(_message.Message):
+    __slots__ = ("id", "peer_urls")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[int] = ..., peer_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MemberPromote(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class MemberPublish(_message.Message):
+    __slots__ = ("id", "name", "client_urls")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    client_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SigningKeyAdd(_message.Message):
+    __slots__ = ("member_id", "public_key")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    public_key: bytes
+    def __init__(self, member_id: _Optional[int] = ..., public_key: _Optional[bytes] = ...) -> None: ...

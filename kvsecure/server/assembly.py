@@ -25,18 +25,22 @@ from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
+from kvsecure.proto import state_pb2
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
+from kvsecure.security.introduction import Introduction
 from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.queues import Queues
+from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.backup_keys import backup_job
+from kvsecure.server.config.identity import member_id_of
 from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
@@ -66,6 +70,7 @@ _STALE_SCAN_S: Final = 0.25
 _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
 _PURGE_SCAN_S: Final = 0.1
+_INTRODUCTION_S: Final = 1.0
 
 _log = log("server")
 
@@ -84,6 +89,7 @@ class MemberParts:
         front: FrontEnd,
         restored: Restored,
         sealing: Sealing,
+        introduction: Introduction,
     ) -> None:
         self.engine = engine
         self.gate = gate
@@ -92,6 +98,7 @@ class MemberParts:
         self.front = front
         self.restored = restored
         self.sealing = sealing
+        self.introduction = introduction
 
 
 def assemble(
@@ -120,6 +127,7 @@ def assemble(
         directory,
         tables_bytes_max=_tables_bytes_max(config),
         now_ns=time.monotonic_ns(),
+        founders=_founders(config, directory),
     )
     gate = _gate(config, directory, restored)
     loop = asyncio.get_running_loop()
@@ -140,6 +148,8 @@ def assemble(
     )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, turn)
+    introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
+    engine.every(_INTRODUCTION_S, introduction.look)
     engine.every(_STALE_SCAN_S, feeds.wake_stale)
     engine.every(_STALE_SCAN_S, services.queues.wake_stale)
     engine.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
@@ -153,6 +163,7 @@ def assemble(
         front=front,
         restored=restored,
         sealing=sealing,
+        introduction=introduction,
     )
 
 
@@ -174,6 +185,18 @@ def credentials_of(config: ServerConfig) -> Credentials | None:
         minimum=MinimumVersion(security.tls_minimum.value),
     )
     return Credentials(tls, lambda: datetime.now(UTC))
+
+
+def _founders(config: ServerConfig, directory: DataDirectory) -> list[state_pb2.Member]:
+    """Return the members of the cluster's beginning, as every one of them does."""
+    identity = directory.identity
+    founders = []
+    for name, urls in config.cluster.members:
+        # A directory that was restored from a backup has an id that nobody could compute.
+        is_own = name == config.member.name
+        member = identity.member if is_own else member_id_of(urls, config.cluster.token)
+        founders.append(state_pb2.Member(id=member, name=name, peer_urls=sorted(set(urls))))
+    return sorted(founders, key=lambda founder: founder.id)
 
 
 def _gate(config: ServerConfig, directory: DataDirectory, restored: Restored) -> Gate:
@@ -283,13 +306,22 @@ def _tables_of(config: ServerConfig, directory: DataDirectory) -> Place:
     )
 
 
+def _token_key(directory: DataDirectory) -> SigningKey:
+    return SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+
+
 def _authenticator(
     config: ServerConfig, directory: DataDirectory, restored: Restored, stream: str
 ) -> Authenticator:
-    key = SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+    key, state = _token_key(directory), restored.replica.state
     return Authenticator(
-        restored.replica.state,
-        TokenMint(key, directory.identity.cluster, config.security.token_ttl_s),
+        state,
+        TokenMint(
+            key,
+            directory.identity.cluster,
+            config.security.token_ttl_s,
+            TokenKeys(key.public, state.members).find,
+        ),
         stream=stream,
         wall_ns=time.time_ns,
         token_beats_certificate=config.compat is Compat.ETCD,

@@ -139,6 +139,8 @@ class _Life:
         await self._unless_stopped(parts.engine.start())
         if not self._stop.done() and default_tenant_is_untouched(parts):
             await self._found(parts)
+        if not self._stop.done():
+            await self._introduce(parts)
         if self._stop.done():
             return await self._stop
         if self._config.limits.corrupt_check_at_start:
@@ -203,6 +205,14 @@ class _Life:
                 f"the first accounts could not be made: {why}. Nothing is served without them; "
                 "mend it and start again"
             )
+
+    async def _introduce(self, parts: MemberParts) -> None:
+        """Have the state say where this member is, and what its tokens are verified with."""
+        parts.introduction.look()
+        parts.turn.end()
+        said = asyncio.Event()
+        parts.engine.when_settled(said.set)
+        await self._unless_stopped(said.wait())
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
         """Wait for something that may never end, on a full disk for one, or for the stop."""
