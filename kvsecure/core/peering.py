@@ -18,6 +18,7 @@ from typing import Final, Protocol, final
 from google.protobuf.message import Message
 
 from kvsecure.core.entry import DamagedEntry, decode
+from kvsecure.core.members import Members
 from kvsecure.core.raft import codec
 from kvsecure.core.raft.participant import NOBODY
 from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
@@ -56,6 +57,10 @@ _REASONS: Final = {
 class Peers(Protocol):
     """The ways to the other members."""
 
+    def follow(self, members: Members) -> None:
+        """Have ways to the members that are declared, and no others."""
+        ...
+
     def send(self, member: MemberId, text: bytes) -> bool:
         """Send bytes, without ever waiting; return whether they are on their way."""
         ...
@@ -68,6 +73,9 @@ class Peers(Protocol):
 @final
 class NoPeers:
     """For a member that is alone."""
+
+    def follow(self, members: Members) -> None:
+        """Have none."""
 
     def send(self, member: MemberId, text: bytes) -> bool:  # noqa: ARG002 - there is nobody
         """Drop it."""

@@ -105,6 +105,28 @@ class Failure(Enum):
         Code.INVALID_ARGUMENT,
         "etcdserver: invalid auth management",
     )
+    MEMBER_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: member ID already exist")
+    PEER_URL_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists")
+    # The code is a slip of etcd's; clients match the text.
+    NOT_ENOUGH_STARTED = (
+        Code.UNKNOWN,
+        "etcdserver: re-configuration failed due to not enough started members",
+    )
+    MEMBER_BAD_URLS = (Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
+    MEMBER_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: member not found")
+    MEMBER_NOT_LEARNER = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member",
+    )
+    LEARNER_NOT_READY = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    )
+    TOO_MANY_LEARNERS = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: too many learner members in cluster",
+    )
+    UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
     TIMEOUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
@@ -151,6 +173,7 @@ class Failure(Enum):
     NAME_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: name rejected")
     TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
     TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
+    TOO_MANY_MEMBERS = (Code.FAILED_PRECONDITION, "kvsecure: too many members")
     KEYS_UNCHANGED = (Code.FAILED_PRECONDITION, "kvsecure: the keys are as they were")
     RETENTION_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: retention policy rejected")
     RETENTION_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: retention policy not found")

@@ -23,6 +23,7 @@ __all__ = [
     "HEADER_LIST_BYTES_MAX",
     "HISTORY_BYTES_MAX",
     "HISTORY_VERSIONS_MAX",
+    "LEARNERS_MAX",
     "LEASE_CHECKPOINTS_MAX",
     "LEASE_CHECKPOINT_BATCHES_MAX",
     "LEASE_CHECKPOINT_EVERY_S",
@@ -32,6 +33,7 @@ __all__ = [
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
     "LONG_RANGES_WAITING_MAX",
+    "MEMBERS_MAX",
     "PASSWORD_BYTES_MAX",
     "PASSWORD_CHARACTERS_MIN",
     "PASSWORD_QUEUE_MAX",
@@ -230,6 +232,10 @@ PEER_CONNECTIONS_PER_LOCAL_SOURCE_MAX: Final = 192
 PEER_HANDSHAKES_MAX: Final = 128
 PEER_HANDSHAKES_PER_SOURCE_MAX: Final = 16
 PEER_HANDSHAKES_PER_LOCAL_SOURCE_MAX: Final = 64
+# A change may come from as many members and go to as many others (255 together in consensus).
+MEMBERS_MAX: Final = 64
+# As in etcd: each is one more to send everything to.
+LEARNERS_MAX: Final = 1
 
 invariant(LEASE_TTL_S_MIN < LEASE_TTL_S_MAX, "some lease must be possible")
 invariant(

@@ -20,7 +20,6 @@ from kvsecure.api.services import Services
 from kvsecure.bundled import resource
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
-from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT
@@ -31,14 +30,16 @@ from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
+from kvsecure.security.introduction import Introduction
 from kvsecure.security.long_ranges import LongRanges
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.queues import Queues
+from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.backup_keys import backup_job
-from kvsecure.server.config.identity import member_id_of
+from kvsecure.server.beginning import beginning_of
 from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
@@ -52,7 +53,6 @@ from kvsecure.server.peer_setting import (
     raft_settings,
     tick_s,
 )
-from kvsecure.server.peers import PeerAddress
 from kvsecure.server.purging import Purging
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
@@ -77,6 +77,7 @@ _STALE_SCAN_S: Final = 0.25
 _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
 _PURGE_SCAN_S: Final = 0.1
+_INTRODUCTION_S: Final = 1.0
 
 _log = log("server")
 
@@ -96,6 +97,7 @@ class MemberParts:
         restored: Restored,
         sealing: Sealing,
         peer_port: PeerPort,
+        introduction: Introduction,
     ) -> None:
         self.engine = engine
         self.peer_port = peer_port
@@ -105,6 +107,7 @@ class MemberParts:
         self.front = front
         self.restored = restored
         self.sealing = sealing
+        self.introduction = introduction
 
 
 def assemble(
@@ -129,11 +132,13 @@ def assemble(
         Broken: The law does not cover every method.
     """
     check_total([method.request for method in METHODS.values()])
+    beginning = beginning_of(config, directory.identity)
     restored = restore(
         directory,
         tables_bytes_max=_tables_bytes_max(config),
         now_ns=time.monotonic_ns(),
-        founders=_founders(config),
+        founders=beginning.founders,
+        beginning=beginning.voters,
         patience=raft_settings(config.peers),
     )
     gate = _gate(config, directory, restored)
@@ -143,6 +148,7 @@ def assemble(
     engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
     peer_port.open_to(engine, gate.note_credentials)
+    peer_port.begin(beginning.peers)
     engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
@@ -158,6 +164,8 @@ def assemble(
     )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, turn)
+    introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
+    engine.timers.every(_INTRODUCTION_S, introduction.look)
     engine.timers.every(_STALE_SCAN_S, feeds.wake_stale)
     engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
     engine.timers.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
@@ -172,6 +180,7 @@ def assemble(
         restored=restored,
         sealing=sealing,
         peer_port=peer_port,
+        introduction=introduction,
     )
 
 
@@ -253,26 +262,13 @@ def _peer_port(
     config: ServerConfig, directory: DataDirectory, tasks: Tasks, on_fatal: Callable[[str], None]
 ) -> PeerPort:
     identity = directory.identity
-    port = PeerPort(
+    return PeerPort(
         peer_identity(config, identity.cluster, identity.member),
         peer_credentials(config),
         link_timing(config.peers),
         tasks=tasks,
         on_fatal=on_fatal,
     )
-    token = config.cluster.token
-    peers = {
-        int(member_id_of(urls, token)): PeerAddress(name, urls)
-        for name, urls in config.cluster.members
-    }
-    port.follow(peers, frozenset())
-    return port
-
-
-def _founders(config: ServerConfig) -> Configuration:
-    token = config.cluster.token
-    members = (member_id_of(urls, token) for _, urls in config.cluster.members)
-    return Configuration(tuple(sorted(members)))
 
 
 def _services(
@@ -331,13 +327,22 @@ def _tables_of(config: ServerConfig, directory: DataDirectory) -> Place:
     )
 
 
+def _token_key(directory: DataDirectory) -> SigningKey:
+    return SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+
+
 def _authenticator(
     config: ServerConfig, directory: DataDirectory, restored: Restored, stream: str
 ) -> Authenticator:
-    key = SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+    key, state = _token_key(directory), restored.replica.state
     return Authenticator(
-        restored.replica.state,
-        TokenMint(key, directory.identity.cluster, config.security.token_ttl_s),
+        state,
+        TokenMint(
+            key,
+            directory.identity.cluster,
+            config.security.token_ttl_s,
+            TokenKeys(key.public, state.members).find,
+        ),
         stream=stream,
         wall_ns=time.time_ns,
         token_beats_certificate=config.compat is Compat.ETCD,

@@ -36,7 +36,7 @@ from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.founding import founding_commands, must_be_founded
-from kvsecure.server.joining import join, refuse_second_founding
+from kvsecure.server.joining import encode_members, join, refuse_second_founding
 from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
@@ -146,6 +146,8 @@ class _Life:
         await self._unless_stopped(parts.engine.start())
         if not self._stop.done():
             await self._unless_stopped(self._secure(parts))
+        if not self._stop.done():
+            await self._introduce(parts)
         if self._stop.done():
             return await self._stop
         if self._config.limits.corrupt_check_at_start:
@@ -235,6 +237,14 @@ class _Life:
                 "mend it and start again"
             )
 
+    async def _introduce(self, parts: MemberParts) -> None:
+        """Have the state say where this member is, and what its tokens are verified with."""
+        parts.introduction.look()
+        parts.turn.end()
+        said = asyncio.Event()
+        parts.engine.when_settled(said.set)
+        await self._unless_stopped(said.wait())
+
     async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
         """Wait for something that may never end, on a full disk for one, or for the stop."""
         waiting = asyncio.ensure_future(work)
@@ -291,14 +301,20 @@ def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity
     """
     cluster = config.cluster
     cluster_id, member_id = cluster.cluster_id, config.member.member_id
+    told = b""
     if not (config.member.data_dir / "member.json").exists():
         if cluster.state is ClusterState.EXISTING:
             joined = uvloop.run(join(config, peers))
             cluster_id, member_id = joined.cluster, joined.member
+            told = encode_members(joined.members)
         else:
             uvloop.run(refuse_second_founding(config, peers))
     return MemberIdentity(
-        cluster=cluster_id, member=member_id, token=cluster.token, trust_domain=cluster.name
+        cluster=cluster_id,
+        member=member_id,
+        token=cluster.token,
+        trust_domain=cluster.name,
+        joined=told,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import final
 
 from kvsecure.core.engine import Engine
+from kvsecure.core.members import Members
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.model.ids import MemberId
 from kvsecure.server.credentials import Credentials
@@ -64,7 +65,7 @@ class PeerPort:
             on_refused=self._on_refused,
             on_refused_by=self._on_refused_by,
             on_cut=self._on_cut,
-            note=lambda stage, facts: self._note(stage, facts),
+            note=self._record,
             timing=timing,
         )
 
@@ -73,11 +74,20 @@ class PeerPort:
         self._engine = engine
         self._note = note
 
-    def follow(self, peers: Mapping[int, PeerAddress], removed: frozenset[int]) -> None:
-        """Have links to these members and no others."""
-        self.links.set_peers(peers, removed)
+    def begin(self, peers: Mapping[int, PeerAddress]) -> None:
+        """Have links to those whom a member begins with, or to those whom the state names."""
+        members = self._engine.state.members
+        if members:
+            self.follow(members)
+        else:
+            self.links.set_peers(peers)
 
     # --- for the engine ---------------------------------------------------------------------------
+
+    def follow(self, members: Members) -> None:
+        """Have links to the members that are declared, and no others."""
+        peers = {each.id: PeerAddress(each.name, tuple(each.peer_urls)) for each in members}
+        self.links.set_peers(peers, members.removed)
 
     def send(self, member: MemberId, text: bytes) -> bool:
         """Send bytes, without ever waiting; return whether they are on their way."""
@@ -100,6 +110,9 @@ class PeerPort:
 
     async def _on_bulk(self, sender: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
         raise BulkFailed("nothing is taken in bulk")
+
+    def _record(self, stage: str, facts: dict[str, object]) -> None:
+        self._note(stage, facts)
 
     def _on_refused(self, ip: str, port: int, reason: str) -> None:
         self._note("peer-refused", {"ip": ip, "port": port, "reason": reason})

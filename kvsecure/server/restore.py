@@ -8,7 +8,7 @@ Follows: design D3: the log is the truth, the tables are an applied prefix of it
 import base64
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -26,6 +26,7 @@ from kvsecure.model.limits import (
     WAL_SEGMENT_BYTES_MAX,
 )
 from kvsecure.model.secret import Secret
+from kvsecure.proto import state_pb2
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.storage.carried import Carried
@@ -67,7 +68,8 @@ def restore(
     *,
     tables_bytes_max: int,
     now_ns: int,
-    founders: Configuration | None = None,
+    founders: Sequence[state_pb2.Member] = (),
+    beginning: Configuration | None = None,
     patience: Settings = RAFT,
     start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
 ) -> Restored:
@@ -77,8 +79,8 @@ def restore(
         directory: Open and locked.
         tables_bytes_max: How large the tables may grow.
         now_ns: Monotonic time, from when leases live on.
-        founders: Whom the cluster begins with, where the tables do not say who is in it; None for
-            this member alone.
+        founders: Who the members are, where the state does not say.
+        beginning: Who votes, where the tables do not say; None for this member alone.
         patience: How patient consensus is.
         start: Starts a disk process.
 
@@ -107,11 +109,11 @@ def restore(
         directory.tables, identity.cluster, keyring, size_bytes_max=tables_bytes_max
     )
     state = State(reader)
-    audit_head, is_new, stored = _load_state(state, reader, now_ns)
+    audit_head, is_new, stored = _load_state(state, reader, now_ns, founders)
     carried = Carried()
     raft_log, hard_state, tail = _load_log(directory, state, carried, is_new=is_new)
     audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
-    configuration = stored or founders or Configuration((directory.identity.member,))
+    configuration = stored or beginning or Configuration((directory.identity.member,))
     node = _restore_node(directory, raft_log, hard_state, configuration, patience)
     log = start(
         {
@@ -141,7 +143,7 @@ def restore(
 
 
 def _load_state(
-    state: State, reader: TableReader, now_ns: int
+    state: State, reader: TableReader, now_ns: int, founders: Sequence[state_pb2.Member]
 ) -> tuple[Head, bool, Configuration | None]:
     """Read the tables back.
 
@@ -151,7 +153,7 @@ def _load_state(
     try:
         rows = list(reader.scan(Table.STATE, NO_SCOPE))
         if not rows:
-            state.found()
+            state.found(founders)
             return Head(0, GENESIS), True, None
         blocks = (block for _, block in reader.scan(Table.INDEX, NO_SCOPE))
         applied = state.load(rows, blocks, now_ns)
@@ -160,6 +162,9 @@ def _load_state(
         raise StorageError(
             f"the tables are damaged: {error}. Restore the data directory from a backup"
         ) from None
+    if not state.members:
+        # It was stored before the state named them, or is of a backup.
+        state.found_members(founders)
     return Head(applied.audit_seq, applied.audit_hash), False, stored
 
 

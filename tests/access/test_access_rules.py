@@ -250,6 +250,15 @@ _ADMIN_ONLY: Final = (
 _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantAddRequest(name="acme"),
     tenant_pb2.TenantListRequest(),
+    cluster_pb2.MemberAddRequest(peerURLs=["https://a:2380"]),
+    cluster_pb2.MemberRemoveRequest(ID=1),
+    cluster_pb2.MemberUpdateRequest(ID=1, peerURLs=["https://a:2380"]),
+    cluster_pb2.MemberPromoteRequest(ID=1),
+    # As they are in the log.
+    state_pb2.MemberAdd(member=state_pb2.Member(id=1)),
+    state_pb2.MemberRemove(id=1),
+    state_pb2.MemberUpdate(id=1),
+    state_pb2.MemberPromote(id=1),
     maintenance_pb2.HashRequest(),
     maintenance_pb2.HashKVRequest(revision=2),
     maintenance_pb2.DefragmentRequest(),
@@ -296,6 +305,8 @@ _ACCOUNT_ROWS: Final = (
     _no(CLUSTER_ROOT, state_pb2.PutBurst(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, lease_pb2.LeaseCheckpointRequest(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.Clock(time_s=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.MemberPublish(id=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.SigningKeyAdd(member_id=1), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
@@ -328,7 +339,9 @@ _NEVER_ALLOWED: Final = frozenset(
         watch_pb2.WatchRequest,
         lease_pb2.LeaseCheckpointRequest,
         state_pb2.Clock,
+        state_pb2.MemberPublish,
         state_pb2.PutBurst,
+        state_pb2.SigningKeyAdd,
         state_pb2.VerifierUpgrade,
     }
 )

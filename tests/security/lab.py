@@ -37,6 +37,7 @@ from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.session import CertificateUser, Peer
+from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.turn import Turn
@@ -129,6 +130,7 @@ class _Engine:
         self.leading = SimpleNamespace(is_own=True)
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
+        self.has_leader = True
         self.applied: list[Message] = []
         self.finished: Callable[[Proposal, Any], None]
         self._collected: list[Proposal] = []
@@ -255,7 +257,9 @@ class World:
         self.keyring = keyring()
         self.place = place_of(directory / "audit")
         self.trail = self._trail(Head(0, GENESIS))
-        self.mint = TokenMint(SigningKey(self.keyring.root_key(purpose="test")), CLUSTER, 600)
+        key = SigningKey(self.keyring.root_key(purpose="test"))
+        self.token_key = key.public
+        self.mint = TokenMint(key, CLUSTER, 600, TokenKeys(key.public, self.state.members).find)
         self.authn = Authenticator(
             self.state,
             self.mint,
