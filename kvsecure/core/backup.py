@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, final
 from google.protobuf.message import DecodeError
 
 from kvsecure.core.mvcc.index import HEAD, POSITION_BYTES, is_tombstone, main_of
-from kvsecure.core.mvcc.records import decode_index_block
+from kvsecure.core.mvcc.records import decode_index_block, encode_index_row
 from kvsecure.core.scan import Contents, Damage, VersionsHash, check_record
 from kvsecure.model.ids import TenantId
 from kvsecure.proto.state_pb2 import Applied
@@ -125,7 +125,7 @@ class _Unpacking:
                 ended = kind is _Kind.END
                 try:
                     yield self._read(kind, body)
-                except (DecodeError, struct.error, ValueError, KeyError, TypeError):
+                except (DecodeError, struct.error, ValueError, KeyError, TypeError, RecursionError):
                     raise Damage("a record of the backup cannot be read") from None
         if not ended:
             raise Damage("the backup has no end")
@@ -148,9 +148,12 @@ class _Unpacking:
 
     def _version(self, row: bytes, record: bytes | None) -> StoredVersion:
         decoded = list(decode_index_block(row))
-        if len(decoded) != 1 or decoded[0][3] != row:
+        if len(decoded) != 1:
             raise Damage("a version of the backup cannot be read")
         tenant, head, key, _ = decoded[0]
+        # Cut off, it would run into whatever stands behind it in the tables.
+        if len(head) != HEAD.size or encode_index_row(tenant.to_bytes(4, "big"), head, key) != row:
+            raise Damage("a version of the backup cannot be read")
         place = head[:POSITION_BYTES]
         order = place[:8] + bytes((place[8] & _SUB_MASK,)) + place[9:]
         if order <= self._before or main_of(place) > self._revision:

@@ -1,23 +1,18 @@
 """The scanning process: reads all tables at one moment, while the member goes on.
 
-Owns: what is said over the socket between a member and the process, and the process's life.
+Owns: what it is told to do, and what it says.
 Never: writes a table. It ends with its job, or with its member.
 Follows: docs/adr/0015-defragmentation.md: what walks over everything has no place on the loop.
 Keeps: keys come over the socket and nowhere else; it gives way to the member's own processes.
 """
 
 import base64
-import ctypes
 import errno
 import json
 import os
 import shutil
-import signal
-import socket
-import struct
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from enum import IntEnum
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -25,6 +20,8 @@ from typing import Any, Final, final
 
 from kvsecure.core.backup import pack
 from kvsecure.core.scan import Damage, contents, survey
+from kvsecure.core.side_process import Voice, begin
+from kvsecure.core.snapshot_stream import pieces_of
 from kvsecure.crypto.keyring import KeyringError
 from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import ClusterId
@@ -33,19 +30,13 @@ from kvsecure.storage.backup import BackupWriter
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.tables import TableReader
 
-__all__ = ["HEAD", "Tell", "main"]
+__all__ = ["Tell", "main"]
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_NICENESS: Final = 10
 # What a backup leaves to the log and the trail, which cannot do without.
 _RESERVE_BYTES: Final = 256 * 1024 * 1024
 _DIGEST_BYTES: Final = 32
 # etcd's.
 _PIECE_BYTES: Final = 32 * 1024
-
-# Every message: its length without this head, and what it is.
-HEAD: Final = struct.Struct(">IB")
 
 
 class Tell(IntEnum):
@@ -63,6 +54,8 @@ class Tell(IntEnum):
     READ = 5
     # A part of what was made.
     PIECE = 6
+    # Of which state the pieces are that follow: a JSON object.
+    STATE = 7
 
 
 @final
@@ -83,44 +76,19 @@ class _GivenKeys:
         return self._seeds[term]
 
 
-@final
-class _Voice:
-    """The way to the member."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def hear(self) -> dict[str, Any]:
-        """Return what is to be done."""
-        (length,) = struct.unpack(">I", self._receive(4))
-        job: dict[str, Any] = json.loads(self._receive(length))
-        return job
-
-    def tell(self, kind: Tell, body: bytes = b"") -> None:
-        """Say something."""
-        self._connection.sendall(HEAD.pack(len(body), kind) + body)
-
-    def _receive(self, length: int) -> bytes:
-        content = bytearray()
-        while len(content) < length:
-            piece = self._connection.recv(length - len(content))
-            if not piece:
-                raise StorageError("the member is gone")
-            content += piece
-        return bytes(content)
-
-
-def _run(voice: _Voice) -> None:
-    job = voice.hear()
-    with TemporaryFile(dir=job["spool"]) if "spool" in job else nullcontext() as spool:
-        if spool is None:
-            _survey(voice, job)
-        else:
+def _run(voice: Voice) -> None:
+    job = voice.hear_job()
+    if "spool" in job:
+        with TemporaryFile(dir=job["spool"]) as spool:
             size_bytes = _back_up(voice, job, spool.fileno())
             _send(voice, spool.fileno(), size_bytes)
+    elif "through" in job:
+        _survey(voice, job)
+    else:
+        _stream(voice, job)
 
 
-def _open(voice: _Voice, job: Mapping[str, Any]) -> TableReader:
+def _open(voice: Voice, job: Mapping[str, Any]) -> TableReader:
     reader = TableReader(
         Path(job["directory"]),
         ClusterId(job["cluster"]),
@@ -131,7 +99,7 @@ def _open(voice: _Voice, job: Mapping[str, Any]) -> TableReader:
     return reader
 
 
-def _survey(voice: _Voice, job: Mapping[str, Any]) -> None:
+def _survey(voice: Voice, job: Mapping[str, Any]) -> None:
     found = survey(_open(voice, job), job["through"])
     answer = {
         "revision": found.applied.revision,
@@ -142,7 +110,7 @@ def _survey(voice: _Voice, job: Mapping[str, Any]) -> None:
     voice.tell(Tell.DONE, json.dumps(answer).encode())
 
 
-def _back_up(voice: _Voice, job: Mapping[str, Any], spool: int) -> int:
+def _back_up(voice: Voice, job: Mapping[str, Any], spool: int) -> int:
     """Write a backup into a file without a name, and let go of the tables; return its size."""
     reader = _open(voice, job)
     wanted = reader.sizes().in_use + _RESERVE_BYTES
@@ -175,7 +143,22 @@ def _back_up(voice: _Voice, job: Mapping[str, Any], spool: int) -> int:
     return size_bytes
 
 
-def _send(voice: _Voice, spool: int, size_bytes: int) -> None:
+def _stream(voice: Voice, job: Mapping[str, Any]) -> None:
+    """Send the whole state as it is read; whoever takes it slowly slows this down."""
+    found = contents(_open(voice, job))
+    applied = found.applied
+    said = {
+        "index": applied.index,
+        "term": applied.term,
+        "configuration": applied.configuration.hex(),
+    }
+    voice.tell(Tell.STATE, json.dumps(said).encode())
+    for piece in pieces_of(text for text, _ in pack(found)):
+        voice.tell(Tell.PIECE, piece)
+    voice.tell(Tell.DONE)
+
+
+def _send(voice: Voice, spool: int, size_bytes: int) -> None:
     """Send it, the digest in a piece of its own, as fast as it is taken."""
     end = size_bytes - _DIGEST_BYTES
     for offset in range(0, end, _PIECE_BYTES):
@@ -186,18 +169,9 @@ def _send(voice: _Voice, spool: int, size_bytes: int) -> None:
 
 def main() -> int:
     """Do one job for the member that started this process."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    os.umask(0o077)
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(sys.argv[2]):
+    voice = begin(sys.argv)
+    if voice is None:
         return 1
-    # The member decides when to stop; a terminal's interrupt reaches the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(_NICENESS)
-    voice = _Voice(connection)
     try:
         _run(voice)
     except Damage as damage:

@@ -10,24 +10,21 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
-import socket
 import struct
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+from kvsecure.core import side_process
 from kvsecure.core.engine import Engine
 from kvsecure.core.scan import Damage
-from kvsecure.core.scanner import HEAD, Tell
+from kvsecure.core.scanner import Tell
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.ids import ClusterId
+from kvsecure.model.ids import ClusterId, Index, Term
 from kvsecure.model.secret import Secret
 
-__all__ = ["Backup", "Place", "Scan", "Scans", "Surveyed"]
+__all__ = ["Backup", "Place", "Scan", "Scans", "StateSent", "Surveyed"]
 
 # How many may wait for their turn.
 _WAITING_MAX: Final = 8
@@ -77,6 +74,18 @@ class Backup:
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSent:
+    """Of which state the pieces are that follow."""
+
+    index: Index
+    # Of the entry at the index.
+    term: Term
+    # In force there; empty if the tables are from before they said so.
+    configuration: bytes
+
+
+@final
 class Scan:
     """One run of the process, which has fixed what it reads."""
 
@@ -93,7 +102,9 @@ class Scan:
             OSError: That it could not be done, or nothing: it has ended.
         """
         try:
-            length, kind = HEAD.unpack(await self._reader.readexactly(HEAD.size))
+            length, kind = side_process.HEAD.unpack(
+                await self._reader.readexactly(side_process.HEAD.size)
+            )
             body = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise OSError("the scanning process has ended") from None
@@ -188,6 +199,33 @@ class Scans:
         finally:
             self._backups -= 1
 
+    async def stream(self) -> AsyncGenerator[StateSent | bytes, None]:
+        """Read the whole state at one moment: which one it is, and then its pieces.
+
+        Everything that is applied when this is asked for is in it. The tables are read while the
+        pieces are taken: until then their pages are not used again. Close it when done.
+
+        Raises:
+            Refused: Too many wait for this, or the tables did not come to rest.
+            Damage: The tables are not whole.
+            OSError: It could not be done, or took too long.
+        """
+        with contextlib.ExitStack() as behind:
+            async with asyncio.timeout(_JOB_S_MAX), self._alone():
+                scan = await self._open({}, behind)
+            _, body = await scan.hear()
+            said = json.loads(body)
+            yield StateSent(
+                index=Index(said["index"]),
+                term=Term(said["term"]),
+                configuration=bytes.fromhex(said["configuration"]),
+            )
+            while True:
+                kind, body = await scan.hear()
+                if kind is not Tell.PIECE:
+                    return
+                yield body
+
     @contextlib.asynccontextmanager
     async def _scanning(self, job: Mapping[str, Any]) -> AsyncIterator[Scan]:
         """Run a process for a job; it is gone afterwards."""
@@ -205,8 +243,8 @@ class Scans:
         release, compacted = await self._rest()
         with contextlib.ExitStack() as opening:
             opening.callback(release)
-            process, ours = _start()
-            behind.callback(_end, process)
+            process, ours = side_process.start("kvsecure.core.scanner")
+            behind.callback(side_process.end, process)
             try:
                 reader, writer = await asyncio.open_connection(sock=ours)
             except BaseException:
@@ -281,25 +319,3 @@ class Scans:
         }
         text = json.dumps(settings).encode()
         return struct.pack(">I", len(text)) + text
-
-
-def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start the process; it ends with this one, and holds nothing open that is not its own."""
-    package = Path(__file__).resolve().parents[2]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "KVSECURE_"))}
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), kept.get("PYTHONPATH", ""))))
-    ours, theirs = socket.socketpair()
-    with theirs:
-        descriptor = str(theirs.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kvsecure.core.scanner", descriptor, str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env=kept,
-        )
-    return process, ours
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()

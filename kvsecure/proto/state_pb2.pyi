@@ -64,7 +64,7 @@ class Lease(_message.Message):
     def __init__(self, id: _Optional[int] = ..., ttl_s: _Optional[int] = ..., remaining_s: _Optional[int] = ...) -> None: ...
 
 class Applied(_message.Message):
-    __slots__ = ("index", "term", "revision", "compact_revision", "next_tenant_id", "audit_seq", "audit_hash", "configuration")
+    __slots__ = ("index", "term", "revision", "compact_revision", "next_tenant_id", "audit_seq", "audit_hash", "configuration", "is_received")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class Applied(_message.Message):
     AUDIT_SEQ_FIELD_NUMBER: _ClassVar[int]
     AUDIT_HASH_FIELD_NUMBER: _ClassVar[int]
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    IS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     index: int
     term: int
     revision: int
@@ -81,7 +82,8 @@ class Applied(_message.Message):
     audit_seq: int
     audit_hash: bytes
     configuration: bytes
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., next_tenant_id: _Optional[int] = ..., audit_seq: _Optional[int] = ..., audit_hash: _Optional[bytes] = ..., configuration: _Optional[bytes] = ...) -> None: ...
+    is_received: bool
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., next_tenant_id: _Optional[int] = ..., audit_seq: _Optional[int] = ..., audit_hash: _Optional[bytes] = ..., configuration: _Optional[bytes] = ..., is_received: _Optional[bool] = ...) -> None: ...
 
 class Alarm(_message.Message):
     __slots__ = ("member_id", "alarm")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final, final
 
 from kvsecure.core.backup import BackupEnd, Row, StoredVersion, unpack
-from kvsecure.core.mvcc.records import index_block
+from kvsecure.core.filling import Filling, state_of
 from kvsecure.core.mvcc.store import COMPACTION_KEY, compaction_row
 from kvsecure.core.raft.node import HardState, Ready
 from kvsecure.core.replica import encode_frame
 from kvsecure.core.scan import Damage
-from kvsecure.core.state import MEMBERSHIP_KINDS, State, UnreadableState
+from kvsecure.core.state import MEMBERSHIP_KINDS, UnreadableState
 from kvsecure.crypto.keyring import KeyEncryptionKey, KeyringError
 from kvsecure.crypto.signing import VerifyingKey
 from kvsecure.model.ids import ClusterId, Index, MemberId, TenantId, Term
@@ -60,8 +60,6 @@ _ALARM_KEY: Final = b"M"
 # Alarms are of the old members, and were raised for their disks; the members are the old cluster's,
 # and so are the keys of its tokens; compactions are done, and another one takes their place.
 _LEFT_BEHIND: Final = frozenset({_ALARM_KEY, COMPACTION_KEY}) | MEMBERSHIP_KINDS
-_WRITTEN_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
-_INDEX_BLOCK_ROWS: Final = 4_096
 _SEGMENT_BYTES: Final = 1024 * 1024
 # An overhead of more than all rows need.
 _TABLES_BYTES_MIN: Final = 16 * 1024**3
@@ -197,8 +195,7 @@ def _look_into(outline: Outline, header: BackupHeader, kek: KeyEncryptionKey) ->
                     (live.discard if record is None else live.add)((tenant, key))
                 case BackupEnd():
                     end = part
-        state = State(_NoRows())
-        state.load(state_rows, (), 0)
+        state = state_of(state_rows)
     except (Damage, DamagedBackup, KeyringError, UnreadableState) as error:
         raise StorageError(f"{outline.path}: {error}") from None
     except OSError as error:
@@ -219,17 +216,6 @@ def _look_into(outline: Outline, header: BackupHeader, kek: KeyEncryptionKey) ->
 def _check_revision(applied: Applied, header: BackupHeader) -> None:
     if (applied.revision, applied.compact_revision) != (header.revision, header.compact_revision):
         raise Damage("the backup is not of the revision that its header says")
-
-
-@final
-class _NoRows:
-    """A source of records that has none: only the state is looked at."""
-
-    def get(self, table: Table, key: bytes, scope: int) -> bytes | None:
-        """Return nothing."""
-
-    def next(self, table: Table, start: bytes, scope: int) -> tuple[bytes, bytes] | None:
-        """Return nothing."""
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -319,9 +305,7 @@ def _fill_tables(
     )
     applied = Applied()
     state_rows: list[tuple[bytes, bytes]] = []
-    rows: list[tables.Row] = []
-    index_rows: list[bytes] = []
-    size_bytes = 0
+    filling = Filling(writer)
     try:
         for part in contents:
             match part:
@@ -330,36 +314,24 @@ def _fill_tables(
                 case Row(key=key, value=value):
                     if key[:1] not in _LEFT_BEHIND:
                         state_rows.append((key, value))
-                        rows.append(tables.Row(Table.STATE, key, NO_SCOPE, value))
-                case StoredVersion(tenant=tenant, place=place, row=row, record=record):
-                    index_rows.append(row)
-                    size_bytes += len(row)
-                    if record is not None:
-                        rows.append(tables.Row(Table.RECORDS, place, tenant, record))
-                        size_bytes += len(record)
-                    if len(index_rows) == _INDEX_BLOCK_ROWS:
-                        rows.append(index_block(index_rows))
-                        index_rows = []
-            if size_bytes >= _WRITTEN_AT_ONCE_BYTES:
-                writer.write(rows)
-                rows, size_bytes = [], 0
-        if index_rows:
-            rows.append(index_block(index_rows))
+                        filling.add_state(key, value)
+                case StoredVersion():
+                    filling.add_version(part)
         applied.index = applied.term = 1
         applied.revision += revision_bump
         # Whoever watches on from a revision of the old cluster is told to look again.
         applied.compact_revision = applied.revision
         applied.audit_seq, applied.audit_hash = trail_head
-        state_rows.append((_APPLIED_KEY, applied.SerializeToString()))
-        rows.append(tables.Row(Table.STATE, _APPLIED_KEY, NO_SCOPE, state_rows[-1][1]))
-        rows.append(_compaction(state_rows, applied.revision))
-        writer.write(rows)
+        # The members of the old cluster are none of the new one.
+        applied.configuration, applied.is_received = b"", False
+        stored = applied.SerializeToString()
+        state_rows.append((_APPLIED_KEY, stored))
+        last = tables.Row(Table.STATE, _APPLIED_KEY, NO_SCOPE, stored)
+        filling.finish([last, _compaction(state_rows, applied.revision)])
     finally:
         writer.close()
 
 
 def _compaction(state_rows: list[tuple[bytes, bytes]], revision: int) -> tables.Row:
     """Return the row of the compaction that a restore is: retention policies count for it too."""
-    state = State(_NoRows())
-    state.load(state_rows, (), 0)
-    return compaction_row(state.store.compaction(revision))
+    return compaction_row(state_of(state_rows).store.compaction(revision))

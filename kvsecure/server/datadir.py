@@ -4,6 +4,7 @@
     member.json   which member of which cluster this is; nothing secret
     keyring       wrapped keys
     wal/ tables/ audit/
+    tables.*      see `kvsecure.storage.replacement`: opening it finishes what was begun there
 
 Owns: making a new directory and recognising an old one.
 Never: opens what is inside; a directory of another cluster is left as it is.
@@ -19,6 +20,7 @@ from kvsecure.crypto.keyring import KekSource, Keyring, KeyringError
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.storage.disk import SYSTEM_DISK, Disk
 from kvsecure.storage.files import DirectoryLock, StorageError, make_directory, replace_file
+from kvsecure.storage.replacement import take_effect
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace
 
@@ -101,6 +103,7 @@ class DataDirectory:
         self.lock = DirectoryLock(path)
         try:
             self.identity, self.keyring, self.is_new = self._open(wanted, kek)
+            take_effect(path, disk)
             for directory in (self.wal, self.tables, self.audit):
                 make_directory(directory, disk)
         except (StorageError, KeyringError, OSError) as error:

@@ -2,7 +2,8 @@
 
 Owns: the order of recovery, and the checks between tables, log and audit trail.
 Never: repairs anything but the torn end of a write that was never acknowledged.
-Follows: design D3: the log is the truth, the tables are an applied prefix of it.
+Follows: design D3: the log is the truth, the tables are an applied prefix of it; Raft section 7
+    where the tables came from another member.
 """
 
 import base64
@@ -15,11 +16,11 @@ from typing import Any, Final, final
 from kvsecure.core.link import DiskLink
 from kvsecure.core.raft.configuration import Configuration, DamagedConfiguration
 from kvsecure.core.raft.log import RaftLog
-from kvsecure.core.raft.node import HardState, Node
+from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.raft.settings import Settings
-from kvsecure.core.replica import DamagedFrame, Replica, decode_frame
+from kvsecure.core.replica import DamagedFrame, Replica, decode_frame, encode_frame
 from kvsecure.core.state import State, UnreadableState
-from kvsecure.model.ids import Index, MemberId, Term
+from kvsecure.model.ids import Index, MemberId
 from kvsecure.model.limits import (
     AUDIT_SEGMENT_BYTES_MAX,
     UNFLUSHED_BYTES_MAX,
@@ -27,18 +28,22 @@ from kvsecure.model.limits import (
 )
 from kvsecure.model.secret import Secret
 from kvsecure.proto import state_pb2
+from kvsecure.proto.state_pb2 import Applied
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
+from kvsecure.server.log_reading import LogReading, MissingEntries
 from kvsecure.storage.carried import Carried
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import DirectoryLock, StorageError
 from kvsecure.storage.rows import NO_SCOPE, Table
 from kvsecure.storage.segment import Frame, Kind
-from kvsecure.storage.segments import Tail, list_segments, recover
+from kvsecure.storage.segments import SegmentWriter, Tail, list_segments, recover
 from kvsecure.storage.tables import TableReader
 
 __all__ = ["RAFT", "Restored", "restore"]
 
+# The disk processes finish what they were told.
+_END_S_MAX: Final = 10.0
 # The engine says no before the leader does: it counts what is not in the tables as well.
 RAFT: Final = Settings(
     election_ticks=10, heartbeat_ticks=1, uncommitted_bytes_max=2 * UNFLUSHED_BYTES_MAX
@@ -61,6 +66,15 @@ class Restored:
     # What was cut off the log, and what was written to the audit trail again.
     cut_bytes: int
     audit_redone_bytes: int
+
+    def close(self) -> None:
+        """Wait until the disk processes have ended, and let go of the tables.
+
+        The links must have been closed. Afterwards the directory can be opened again.
+        """
+        for link in (self.log, self.tables):
+            link.wait_ended(_END_S_MAX)
+        self.reader.close()
 
 
 def restore(
@@ -109,12 +123,19 @@ def restore(
         directory.tables, identity.cluster, keyring, size_bytes_max=tables_bytes_max
     )
     state = State(reader)
-    audit_head, is_new, stored = _load_state(state, reader, now_ns, founders)
+    applied = _load_state(state, reader, now_ns, founders)
     carried = Carried()
-    raft_log, hard_state, tail = _load_log(directory, state, carried, is_new=is_new)
+    reading, hard_state, tail = _load_log(directory, state, carried, applied)
     audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
-    configuration = stored or beginning or Configuration((directory.identity.member,))
-    node = _restore_node(directory, raft_log, hard_state, configuration, patience)
+    if reading.leads_to_tables():
+        raft_log = reading.log()
+        raft_log.committed = Index(max(state.index, min(hard_state.committed, raft_log.last)))
+    else:
+        tail = _begin_anew(directory, state, hard_state, tail)
+        raft_log = RaftLog(state.index, state.term)
+    stored = b"" if applied is None else applied.configuration
+    first = beginning or Configuration((directory.identity.member,))
+    node = _restore_node(directory, raft_log, hard_state, stored, first, patience)
     log = start(
         {
             **settings,
@@ -135,8 +156,8 @@ def restore(
         reader=reader,
         log=log,
         tables=tables,
-        audit_head=audit_head,
-        is_new=is_new,
+        audit_head=Head(applied.audit_seq, applied.audit_hash) if applied else Head(0, GENESIS),
+        is_new=applied is None,
         cut_bytes=tail.cut_bytes,
         audit_redone_bytes=audit_redone_bytes,
     )
@@ -144,38 +165,33 @@ def restore(
 
 def _load_state(
     state: State, reader: TableReader, now_ns: int, founders: Sequence[state_pb2.Member]
-) -> tuple[Head, bool, Configuration | None]:
-    """Read the tables back.
-
-    Returns:
-        The audit head that they know, whether they are empty, and the members if they say so.
-    """
+) -> Applied | None:
+    """Read the tables back; return what they say of themselves, or None if they are empty."""
     try:
         rows = list(reader.scan(Table.STATE, NO_SCOPE))
         if not rows:
             state.found(founders)
-            return Head(0, GENESIS), True, None
+            return None
         blocks = (block for _, block in reader.scan(Table.INDEX, NO_SCOPE))
         applied = state.load(rows, blocks, now_ns)
-        stored = Configuration.decode(applied.configuration) if applied.configuration else None
-    except (DamagedRow, UnreadableState, DamagedConfiguration) as error:
+    except (DamagedRow, UnreadableState) as error:
         raise StorageError(
             f"the tables are damaged: {error}. Restore the data directory from a backup"
         ) from None
     if not state.members:
         # It was stored before the state named them, or is of a backup.
         state.found_members(founders)
-    return Head(applied.audit_seq, applied.audit_hash), False, stored
+    return applied
 
 
 def _load_log(
-    directory: DataDirectory, state: State, carried: Carried, *, is_new: bool
-) -> tuple[RaftLog, HardState, Tail]:
+    directory: DataDirectory, state: State, carried: Carried, applied: Applied | None
+) -> tuple[LogReading, HardState, Tail]:
     """Read the log back, from where the tables end, and what it carries of the audit trail."""
     place = directory.place(Kind.WAL)
-    raft_log = RaftLog(state.index, state.term)
+    reading = LogReading(state.index, state.term)
     hard_state = HardState(state.term, MemberId(0), state.index)
-    if not is_new and not list_segments(place):
+    if applied is not None and not list_segments(place):
         raise StorageError(
             f"{directory.wal}: the write-ahead log is missing, and with it perhaps what was "
             "acknowledged last. Restore the data directory from a backup"
@@ -185,48 +201,84 @@ def _load_log(
         nonlocal hard_state
         hard_state, term, entries, content = decode_frame(frame.text, frame.count)
         carried.add(content)
-        behind = state.index + 1 - frame.first
-        if frame.first > raft_log.last + 1:
-            raise StorageError(
-                f"{directory.wal}: entries {raft_log.last + 1} to {frame.first - 1} are missing. "
-                "Restore the data directory from a backup"
-            )
-        if behind < len(entries):
-            if frame.first <= raft_log.last:
-                # A leader had others there (Raft section 5.3).
-                raft_log.truncate(Index(max(frame.first - 1, state.index)))
-            raft_log.append(Term(term), entries[max(behind, 0) :])
+        reading.take(frame.first, term, entries)
 
+    is_received = applied is not None and applied.is_received
     try:
-        tail = recover(place, directory.keyring, use, first_known=state.index + 1)
+        tail = recover(
+            place,
+            directory.keyring,
+            use,
+            first_known=state.index + 1,
+            is_reached=not is_received,
+        )
+        # Its newest segment may be empty, and what came before in tables that are gone.
+        reading.check_following(tail.following)
     except DamagedFrame as error:
         raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
-    if tail.following > raft_log.last + 1:
-        # Its newest segment is still empty, and what came before is in tables that are gone.
+    except MissingEntries as error:
         raise StorageError(
-            f"{directory.wal}: entries {raft_log.last + 1} to {tail.following - 1} are missing. "
-            "Restore the data directory from a backup"
+            f"{directory.wal}: {error}. Restore the data directory from a backup"
+        ) from None
+    if not reading.leads_to_tables() and not is_received:
+        raise StorageError(
+            f"{directory.wal}: entry {state.index} is another one than the tables hold. Restore "
+            "the data directory from a backup"
         )
-    raft_log.durable = raft_log.last
-    raft_log.committed = Index(max(raft_log.offset, min(hard_state.committed, raft_log.last)))
-    return raft_log, hard_state, tail
+    return reading, hard_state, tail
+
+
+def _begin_anew(directory: DataDirectory, state: State, hard_state: HardState, tail: Tail) -> Tail:
+    """Let the log go on behind tables of another member, to which it does not lead.
+
+    What it says of term and vote is written first; then the rest goes, or a later start would take
+    it for what comes before the entries that follow. Until it is all gone, there are none.
+
+    Returns:
+        Where it goes on.
+    """
+    keyring, place = directory.keyring, directory.place(Kind.WAL)
+    term, following = keyring.current_term, Index(state.index + 1)
+    root = place.root_key(keyring, term)
+    writer = SegmentWriter(place, tail, root, term=term, bytes_max=WAL_SEGMENT_BYTES_MAX)
+    try:
+        writer.append(0, encode_frame(Ready(hard_state, following, state.term, [])), following)
+        writer.sync()
+        writer.purge(following)
+        writer.close()
+    except OSError as error:
+        raise StorageError(f"{directory.wal}: it cannot be written: {error}") from None
+    return writer.tail._replace(cut_bytes=tail.cut_bytes)
 
 
 def _restore_node(
     directory: DataDirectory,
     raft_log: RaftLog,
     hard_state: HardState,
-    configuration: Configuration,
+    stored: bytes,
+    first: Configuration,
     patience: Settings,
 ) -> Node:
+    """Make a node.
+
+    Args:
+        directory: Whose.
+        raft_log: Read back.
+        hard_state: The newest.
+        stored: The members where the tables end, as an entry of the log; nothing if they do not
+            say.
+        first: Who the members are before anything is said.
+        patience: How patient it is.
+    """
     member = directory.identity.member
     # What it draws differs from one start to the next: it tells the answers to what was asked
     # before a restart apart.
     rng = random.Random(secrets.randbits(64))
     try:
-        return Node(member, raft_log, hard_state, configuration, patience, rng)
+        known = Configuration.decode(stored) if stored else first
+        return Node(member, raft_log, hard_state, known, patience, rng)
     except DamagedConfiguration as error:
-        raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
+        raise StorageError(f"{directory.path}: {error}. Restore it from a backup") from None
 
 
 def _text(key: Secret) -> str:

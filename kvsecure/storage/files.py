@@ -21,6 +21,7 @@ __all__ = [
     "StorageError",
     "make_directory",
     "remove_flat_directory",
+    "remove_tree",
     "replace_file",
     "sync_directory",
     "sync_file",
@@ -75,6 +76,17 @@ def remove_flat_directory(path: Path, disk: Disk = SYSTEM_DISK) -> None:
     if path.is_dir():
         for file in path.iterdir():
             disk.unlink(file)
+        disk.remove_directory(path)
+
+
+def remove_tree(path: Path, disk: Disk = SYSTEM_DISK) -> None:
+    """Remove a directory with all that is in it, if it is there."""
+    if path.is_dir():
+        for each in path.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                remove_tree(each, disk)
+            else:
+                disk.unlink(each)
         disk.remove_directory(path)
 
 

@@ -147,6 +147,7 @@ def recover(
     use: Callable[[Frame], None],
     *,
     first_known: int = 0,
+    is_reached: bool = True,
     newest: int | None = None,
 ) -> Tail:
     """Read every frame in order, cut a torn tail, and say where to go on.
@@ -158,6 +159,8 @@ def recover(
         first_known: The number that follows on what is known without the segments: they must not
             end before it, and where there is none at all the next entry or record gets it, at
             least 1.
+        is_reached: Whether what is known came out of the segments; if not, they may end before it,
+            and it proves nothing of them.
         newest: Read only so many segments, the newest ones, and not counting those before the last
             one that are empty; None reads all.
 
@@ -187,7 +190,7 @@ def recover(
                 use(frame)
                 link, following = frame.tag, frame.first + frame.count
                 # A frame may hold nothing, and be the first behind what is known.
-                if proven == end and frame.first < first_known >= following:
+                if is_reached and proven == end and frame.first < first_known >= following:
                     proven = frame.end
                 end = frame.end
         except KeyringError as error:
@@ -203,7 +206,7 @@ def recover(
             start = 0 if proven == HEADER_BYTES else proven
             unproven.append(_Stretch(segment.path, start, content[start:end]))
         number = segment.number
-    if following < first_known:
+    if is_reached and following < first_known:
         raise StorageError(
             f"{place.directory}: it ends with {_ITEM[place.kind]} {following - 1}, and "
             f"{_ITEM[place.kind]} {first_known - 1} was on the disk: its end was cut off. Restore "
@@ -400,6 +403,11 @@ class SegmentWriter:
     def is_full(self) -> bool:
         """Whether the next append begins a new segment."""
         return self._encoder is None or self._is_used_up
+
+    @property
+    def tail(self) -> Tail:
+        """Where another writer goes on, once this one is closed."""
+        return Tail(self._number, self._link, self.following, 0)
 
     @property
     def size_bytes(self) -> int:

@@ -26,7 +26,7 @@ from kvsecure.core.state import State
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
 from kvsecure.model.answer import Answer
 from kvsecure.model.caller import Caller, Origin
-from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId
+from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
 from kvsecure.proto import kv_pb2
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
@@ -121,16 +121,27 @@ class EngineLab:
         """The applied state."""
         return self.engine.state
 
-    def submit(self, command: Message) -> "asyncio.Future[Outcome]":
+    def submit(
+        self, command: Message, tenant: TenantId = DEFAULT_TENANT
+    ) -> "asyncio.Future[Outcome]":
         """Take a command on its way; it goes to the log when the turn ends.
 
         Raises:
             Refused: It was not taken.
         """
         told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        entry = encode(type(command), envelope(_SYSTEM), command.SerializeToString())
-        self._submit(entry, command, told)
+        caller = _SYSTEM._replace(tenant=tenant)
+        entry = encode(type(command), envelope(caller), command.SerializeToString())
+        self._submit(entry, command, told, caller)
         return told
+
+    async def do(self, command: Message, tenant: TenantId = DEFAULT_TENANT) -> Answer:
+        """Have a command carried out, and wait until that was told."""
+        told = self.submit(command, tenant)
+        self.engine.end_turn()
+        outcome = await asyncio.wait_for(told, _DEADLINE_S)
+        assert isinstance(outcome, Answer), outcome
+        return outcome
 
     def submit_put(self, key: bytes, value: bytes) -> "asyncio.Future[Outcome]":
         """Take a put on its way."""
@@ -148,11 +159,7 @@ class EngineLab:
 
     async def put(self, key: bytes, value: bytes) -> Answer:
         """Put a key, and wait until that was told."""
-        told = self.submit_put(key, value)
-        self.engine.end_turn()
-        outcome = await asyncio.wait_for(told, _DEADLINE_S)
-        assert isinstance(outcome, Answer), outcome
-        return outcome
+        return await self.do(kv_pb2.PutRequest(key=key, value=value))
 
     async def flushed(self) -> None:
         """Wait until the tables hold everything that was applied."""
@@ -168,9 +175,15 @@ class EngineLab:
         else:
             self.held.append(step)
 
-    def _submit(self, entry: bytes, command: Message, told: "asyncio.Future[Outcome]") -> None:
+    def _submit(
+        self,
+        entry: bytes,
+        command: Message,
+        told: "asyncio.Future[Outcome]",
+        caller: Caller = _SYSTEM,
+    ) -> None:
         now_ns = time.monotonic_ns() + self.forward_ns
-        self.engine.submit(Proposal(entry, _SYSTEM, command, now_ns, told))
+        self.engine.submit(Proposal(entry, caller, command, now_ns, told))
 
     def _on_finished(self, proposal: Proposal, outcome: Outcome) -> None:
         self.told.append((proposal, outcome))
@@ -217,7 +230,7 @@ async def running(
         directory,
         tables_bytes_max=TABLES_BYTES_MAX,
         now_ns=time.monotonic_ns(),
-        founders=founders,
+        beginning=founders,
         patience=patience,
     )
     lab = EngineLab(directory, restored, peers, tick_s)
@@ -251,8 +264,7 @@ def put_away(directory: DataDirectory, restored: Restored) -> None:
     """Wait for the disk processes to end, and let go of the directory."""
     for link in (restored.log, restored.tables):
         link._socket.close()
-        link.wait_ended(_DEADLINE_S)
-    restored.reader.close()
+    restored.close()
     directory.lock.close()
 
 

@@ -26,6 +26,7 @@ from kvsecure.pki.revoking import revocation_list, revoke
 from kvsecure.pki.trust import MEMBER_ALPN, ServerTls
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.peers import LinkTiming, PeerAddress, PeerIdentity, PeerLinks
+from kvsecure.server.peers.bulk import OnBulk
 from kvsecure.server.peers.framing import FrameReader, Kind, frame
 from kvsecure.server.peers.hello import VERSIONS, Hello, Purpose, Refusal, Versions
 from kvsecure.server.peers.links import PEER_PLACES
@@ -102,6 +103,8 @@ class Member:
         self.told: bytes | None = None
         # Consumers wait before each piece until there is one of these.
         self.gate: asyncio.Semaphore | None = None
+        # Consumes streams, where a test has somebody for that.
+        self.consumer: OnBulk | None = None
         self.credentials: Credentials | None = None
         self.links: PeerLinks
         self.port = 0
@@ -139,6 +142,9 @@ class Member:
 
     async def consume(self, sender: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
         """Keep a bulk stream."""
+        if self.consumer is not None:
+            await self.consumer(sender, subject, pieces)
+            return
         content = bytearray()
         self.streams.append((subject, content))
         try:
