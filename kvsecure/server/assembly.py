@@ -20,9 +20,10 @@ from kvsecure.api.services import Services
 from kvsecure.bundled import resource
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
+from kvsecure.core.raft.status import Role
 from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
-from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.ids import DEFAULT_TENANT, Index, Term
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
 from kvsecure.security.audit import AuditTrail
@@ -56,6 +57,7 @@ from kvsecure.server.peer_setting import (
 from kvsecure.server.purging import Purging
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
+from kvsecure.server.snapshot_receiving import SnapshotReceiving
 from kvsecure.server.tasks import Tasks
 from kvsecure.server.turn import Turn
 from kvsecure.storage.segment import Kind
@@ -117,6 +119,7 @@ def assemble(
     *,
     tasks: Tasks,
     on_fatal: Callable[[str], None],
+    begin_anew: Callable[[], None],
 ) -> MemberParts:
     """Put a member together; it runs within the event loop that is running.
 
@@ -126,6 +129,8 @@ def assemble(
         credentials: What the listeners show and whom they trust; None if none speaks TLS.
         tasks: What the member does besides answering.
         on_fatal: Told once why the member cannot go on.
+        begin_anew: Called when other tables have taken the place of these, which another life of
+            the member has to begin with.
 
     Raises:
         StorageError: The data directory cannot be used as it is.
@@ -147,11 +152,12 @@ def assemble(
     peer_port = _peer_port(config, directory, tasks, on_fatal)
     engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
-    peer_port.open_to(engine, gate.note_credentials)
-    peer_port.begin(beginning.peers)
     engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
+    receiving = _receiving(config, directory, engine, gate, begin_anew)
+    peer_port.open_to(engine, gate.note_credentials, scans, receiving)
+    peer_port.begin(beginning.peers)
     upkeep = Upkeep(
         gate,
         scans,
@@ -268,6 +274,32 @@ def _peer_port(
         link_timing(config.peers),
         tasks=tasks,
         on_fatal=on_fatal,
+    )
+
+
+def _receiving(
+    config: ServerConfig,
+    directory: DataDirectory,
+    engine: Engine,
+    gate: Gate,
+    begin_anew: Callable[[], None],
+) -> SnapshotReceiving:
+    node = engine.replica.node
+
+    def wants(index: Index, _: Term) -> bool:
+        return node.role is not Role.LEADER and index > node.log.committed
+
+    def on_installed(_: Index) -> None:
+        # What is in memory and on its way is of tables that are gone.
+        engine.stop()
+        begin_anew()
+
+    return SnapshotReceiving(
+        directory,
+        tables_bytes_max=_tables_bytes_max(config),
+        wants=wants,
+        audit_head=lambda: gate.audit.durable_head,
+        on_installed=on_installed,
     )
 
 

@@ -53,6 +53,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _STOP_S_MAX: Final = 1.0
 _HAND_OVER_S_MAX: Final = 0.5
+_LAST_WORDS_S: Final = 0.05
 _TICK_S: Final = 0.05
 
 _log = log("server")
@@ -81,8 +82,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         credentials = credentials_of(config)
         # What other members would refuse is found out before anything else is done.
         peers = peer_credentials(config)
-        directory = _open_directory(config, _identity(config, peers))
-        ended_by = uvloop.run(_Life(config, directory, credentials).live())
+        ended_by = _live(config, _identity(config, peers), credentials)
     except (StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
         return 1
@@ -95,6 +95,21 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 128 + ended_by
 
 
+def _live(
+    config: ServerConfig, identity: MemberIdentity, credentials: Credentials | None
+) -> int | str:
+    """Live until something ends it for good; return what."""
+    while True:
+        directory = _open_directory(config, identity)
+        ended_by = uvloop.run(_Life(config, directory, credentials).live())
+        if ended_by is not None:
+            return ended_by
+        # Another member's state has taken the place of ours.
+        directory.lock.close()
+        gc.unfreeze()
+        _log.info("beginning anew with the state of another member")
+
+
 @final
 class _Life:
     """One run of a member."""
@@ -105,11 +120,15 @@ class _Life:
         self._config = config
         self._directory = directory
         self._credentials = credentials
-        self._stop: asyncio.Future[int | str]
+        self._stop: asyncio.Future[int | str | None]
         self._tasks: Tasks
 
-    async def live(self) -> int | str:
-        """Start, serve, stop; return the signal that ended it, or why it could not go on."""
+    async def live(self) -> int | str | None:
+        """Start, serve, stop.
+
+        Returns:
+            The signal that ended it, or why it could not go on; None if it has to begin anew.
+        """
         loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,21 +144,26 @@ class _Life:
                 failed = error
         raise failed
 
-    async def _run(self) -> int | str:
+    async def _run(self) -> int | str | None:
         parts = assemble(
             self._config,
             self._directory,
             self._credentials,
             tasks=self._tasks,
             on_fatal=self._end,
+            begin_anew=self._begin_anew,
         )
         try:
-            return await self._serve(parts)
+            ended_by = await self._serve(parts)
         finally:
             self._tasks.cancel()
             self._close(parts)
+        if ended_by is None:
+            # The next life opens the directory again.
+            await asyncio.to_thread(parts.restored.close)
+        return ended_by
 
-    async def _serve(self, parts: MemberParts) -> int | str:
+    async def _serve(self, parts: MemberParts) -> int | str | None:
         _audit_start(parts, self._config)
         if self._config.peers.listen:
             await parts.peer_port.links.listen(self._config.peers.listen_urls)
@@ -163,7 +187,7 @@ class _Life:
         await self._say_goodbye(parts)
         return ended_by
 
-    async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str:
+    async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str | None:
         """Serve until something ends it; return what."""
         credentials = self._credentials
         if credentials is not None:
@@ -276,7 +300,11 @@ class _Life:
         if self._credentials is not None:
             self._credentials.look_now()
 
-    def _end(self, by: int | str) -> None:
+    def _begin_anew(self) -> None:
+        """End this life for the next one; whoever sent the state hears first that it is there."""
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._end, None)
+
+    def _end(self, by: int | str | None) -> None:
         if not self._stop.done():
             self._stop.set_result(by)
 

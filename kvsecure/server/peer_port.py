@@ -13,10 +13,14 @@ from typing import final
 from kvsecure.core.engine import Engine
 from kvsecure.core.members import Members
 from kvsecure.core.raft.replication import SnapshotOrder
+from kvsecure.core.scans import Scans
 from kvsecure.model.ids import MemberId
 from kvsecure.server.credentials import Credentials
-from kvsecure.server.peers import BulkFailed, LinkTiming, PeerAddress, PeerIdentity, PeerLinks
+from kvsecure.server.joining import KnownMember, encode_members
+from kvsecure.server.peers import LinkTiming, PeerAddress, PeerIdentity, PeerLinks
 from kvsecure.server.peers.hello import Refusal
+from kvsecure.server.snapshot_receiving import SnapshotReceiving
+from kvsecure.server.snapshot_sending import SnapshotSending
 from kvsecure.server.tasks import Tasks
 from kvsecure.telemetry.log import log
 
@@ -41,7 +45,7 @@ class PeerPort:
         tasks: Tasks,
         on_fatal: Callable[[str], None],
     ) -> None:
-        """Make a port that `open_to` connects to an engine; make it within the event loop.
+        """Make a port that `open_to` connects to a member; make it within the event loop.
 
         Args:
             own: Who this member is.
@@ -50,16 +54,19 @@ class PeerPort:
             tasks: What the member does besides answering.
             on_fatal: Called when the member cannot go on.
         """
-        self._own = own
+        self._spawn = tasks.spawn
         self._on_fatal = on_fatal
         self._engine: Engine
         self._note: type_note
+        self._sending: SnapshotSending
+        self._receiving: SnapshotReceiving
         self.links = PeerLinks(
             own,
             credentials,
             on_message=self._on_message,
             on_change=self._on_change,
             on_bulk=self._on_bulk,
+            members=self._tell_newcomer,
             spawn=tasks.spawn,
             spawn_vital=tasks.spawn_vital,
             on_refused=self._on_refused,
@@ -69,10 +76,16 @@ class PeerPort:
             timing=timing,
         )
 
-    def open_to(self, engine: Engine, note: type_note) -> None:
-        """Connect to the engine, and to the audit trail."""
+    def open_to(
+        self, engine: Engine, note: type_note, scans: Scans, receiving: SnapshotReceiving
+    ) -> None:
+        """Connect to the engine, the audit trail, and what reads and replaces the tables."""
         self._engine = engine
         self._note = note
+        self._receiving = receiving
+        self._sending = SnapshotSending(
+            scans, self.links.send_bulk, engine.replica.node.configuration_at
+        )
 
     def begin(self, peers: Mapping[int, PeerAddress]) -> None:
         """Have links to those whom a member begins with, or to those whom the state names."""
@@ -95,7 +108,15 @@ class PeerPort:
 
     def send_snapshot(self, order: SnapshotOrder, done: Callable[[bool], None]) -> None:
         """Send the applied state; tell whether it was installed, once."""
-        done(False)
+
+        async def send() -> None:
+            is_installed = False
+            try:
+                is_installed = await self._sending.send(order)
+            finally:
+                done(is_installed)
+
+        self._spawn(send())
 
     # --- of the links -----------------------------------------------------------------------------
 
@@ -109,7 +130,23 @@ class PeerPort:
         self._engine.drive_soon()
 
     async def _on_bulk(self, sender: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
-        raise BulkFailed("nothing is taken in bulk")
+        await self._receiving.take(sender, subject, pieces)
+
+    def _tell_newcomer(self) -> bytes | None:
+        """Return who the members are, once this member knows it."""
+        members = self._engine.state.members
+        if not members:
+            return None
+        return encode_members(
+            KnownMember(
+                MemberId(each.id),
+                each.name,
+                tuple(sorted(each.peer_urls)),
+                tuple(each.client_urls),
+                each.is_learner,
+            )
+            for each in members
+        )
 
     def _record(self, stage: str, facts: dict[str, object]) -> None:
         self._note(stage, facts)
