@@ -19,14 +19,14 @@ from kvsecure.core.entry import DamagedEntry, encode_clock
 from kvsecure.core.flushing import NO_ROOM, Flushing
 from kvsecure.core.link import DiskLink
 from kvsecure.core.mvcc.records import DamagedRecord
-from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
+from kvsecure.core.raft.refusals import NotLeader, Refusal, TooMuchUncommitted
 from kvsecure.core.reconfiguration import Reconfiguration
 from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
 from kvsecure.core.state import State
 from kvsecure.core.statistics import EngineStatistics
 from kvsecure.core.table_care import TableCare
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.ids import Index
+from kvsecure.model.ids import Index, MemberId
 from kvsecure.model.limits import (
     PROPOSALS_PENDING_MAX,
     REQUEST_TIMEOUT_S,
@@ -320,6 +320,26 @@ class Engine:
         """Call back once consensus goes by the members that are declared by then."""
         self._reconfigured.append(resume)
         self._reconfigure()
+
+    async def move_leader(self, to: MemberId) -> None:
+        """Hand over to another voter, and return when it leads.
+
+        Raises:
+            Refused: This member does not lead, the other cannot, or has not in time.
+        """
+        node = self.replica.node
+        try:
+            node.transfer(to)
+        except NotLeader:
+            raise Refused(Failure.NOT_LEADER) from None
+        except Refusal:
+            raise Refused(Failure.BAD_LEADER_TRANSFEREE) from None
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                while node.leader != to:  # noqa: ASYNC110 - a node says nothing by itself
+                    await asyncio.sleep(_TICK_S)
+        except TimeoutError:
+            raise Refused(Failure.TRANSFER_TIMEOUT) from None
 
     def hold_slices(self) -> Callable[[], None]:
         """Let long work wait until what is returned is called; more calls change nothing."""

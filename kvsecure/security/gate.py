@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide, is_open
 from kvsecure.core.engine import Engine
 from kvsecure.core.entry import encode, envelope
-from kvsecure.core.member import MemberFacts, member_list_body, status_body
+from kvsecure.core.member import MemberFacts, status_body
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.replica import Outcome, Proposal
@@ -35,7 +35,6 @@ from kvsecure.model.limits import AUTH_NAME_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto import (
     auth_pb2,
-    cluster_pb2,
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
@@ -147,14 +146,17 @@ class Gate:
         command: Message,
         request: bytes,
         asked: Message | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
-        """Do what `submit` does for a session that may ask this."""
+        """Do what `submit` does for a session that may ask this; `check` may refuse it."""
         now_ns = self._now_ns()
         intent = self._records.intent(session, asked or command)
         entry = encode(type(command), session.envelope, request)
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
         try:
+            if check is not None:
+                check()
             self._check_room(command, len(request))
             self._engine.submit(proposal)
         except Refused as refused:
@@ -310,8 +312,6 @@ class Gate:
         match request:
             case maintenance_pb2.StatusRequest():
                 body = status_body(self.facts, self._engine)
-            case cluster_pb2.MemberListRequest():
-                body = member_list_body(self.facts)
             case tenant_pb2.AuditHeadRequest():
                 body = self.audit.head_body()
             case _:

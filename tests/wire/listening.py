@@ -20,6 +20,7 @@ from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
 from kvsecure.api.services import Services
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.membership import Membership
 from kvsecure.security.queues import Queues
 from kvsecure.server.accepting import Accepting
 from kvsecure.server.calls import CallCounts
@@ -128,6 +129,7 @@ class Front:
             feeds=world.feeds,
             queues=Queues(world.gate, at_turn_end=turn.at_end, in_turn=turn.at_end),
             upkeep=world.upkeep,
+            membership=Membership(world.gate, wall_ns=world.clock, later=Timers().later),
             keys=NO_KEYS,
             ranges=LongRanges(world.gate, turn.at_end),
             header=lambda revision: encoder.field(revision, 1),
