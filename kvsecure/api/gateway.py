@@ -40,8 +40,7 @@ _OLD_PREFIXES: Final = ("/v3beta/", "/v3alpha/")
 _VALUES_MAX: Final = 16_384
 _VALUES_PER_OPERATION: Final = 64
 
-# The paths of etcd's services, the first one being the usual one. A method that is listed and not
-# served by this release has no endpoint.
+# The paths of etcd's services, the first one being the usual one.
 _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/etcdserverpb.KV/Range": ("kv/range",),
     "/etcdserverpb.KV/Put": ("kv/put",),
@@ -147,7 +146,6 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType(
     {
         _PREFIX + path: Endpoint(name, METHODS[name], _response_of(name))
         for name, paths in _PATHS.items()
-        if name in METHODS
         for path in paths
     }
 )

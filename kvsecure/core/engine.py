@@ -22,12 +22,12 @@ from kvsecure.core.flushing import NO_ROOM, Flushing
 from kvsecure.core.leading import Leading
 from kvsecure.core.link import DiskLink
 from kvsecure.core.log_memory import LogMemory
+from kvsecure.core.membership_care import MembershipCare
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.peering import NoPeers, Peering, Peers
 from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
 from kvsecure.core.raft.status import Role
 from kvsecure.core.reading import Reading, type_fail
-from kvsecure.core.reconfiguration import Reconfiguration
 from kvsecure.core.replica import Outcome, Proposal, Replica, clock_proposal, encode_frame
 from kvsecure.core.slicing import Slicing
 from kvsecure.core.state import State
@@ -124,7 +124,7 @@ class Engine:
         self.peering = Peering(replica, peers, self, now_ns)
         self.leading = Leading(replica, self.peering, self.reading, self.statistics, now_ns)
         self.memory = LogMemory(replica.node)
-        self._log, self._tables, self._peers = log, tables, peers
+        self._log, self._tables = log, tables
         self._now_ns = now_ns
         self._wall_ns = wall_ns
         self._tick_s = tick_s
@@ -149,9 +149,7 @@ class Engine:
         self._disk_full = False
         self._syncing: tuple[int, bytes] | None = None
         self._settled: list[Callable[[], None]] = []
-        self._reconfiguration = Reconfiguration(replica.node, replica.state.members)
-        self._reconfigured: list[Callable[[], None]] = []
-        self._members_seen = replica.state.members.revision
+        self.membership = MembershipCare(replica, peers.follow, self.drive_soon, self._fatal)
         self.timers = Timers()
         self.slicing = Slicing(replica, self.timers, lambda damage: self._fatal(_damaged(damage)))
         self._started, self._stopped = asyncio.Event(), False
@@ -363,11 +361,6 @@ class Engine:
         else:
             resume()
 
-    def when_reconfigured(self, resume: Callable[[], None]) -> None:
-        """Call back once consensus goes by the members that are declared by then."""
-        self._reconfigured.append(resume)
-        self._reconfigure()
-
     # --- stopping -------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -488,23 +481,9 @@ class Engine:
             settled, self._settled = self._settled, []
             for resume in settled:
                 resume()
-        self._reconfigure()
+        self.membership.look()
         self.slicing.begin()
         self._on_batch()
-
-    def _reconfigure(self) -> None:
-        members = self.state.members
-        if members.revision != self._members_seen:
-            self._members_seen = members.revision
-            self._peers.follow(members)
-        if self._reconfiguration.step():
-            self.drive_soon()
-        if self._reconfiguration.is_gone:
-            self._fatal("this member has been removed from the cluster")
-        if self._reconfigured and self._reconfiguration.is_settled:
-            reconfigured, self._reconfigured = self._reconfigured, []
-            for resume in reconfigured:
-                resume()
 
     def _go_on(self) -> None:
         """Apply more of what waits, or the next step of a long command."""
@@ -569,7 +548,7 @@ class Engine:
         if not node.is_alone:
             self.leading.tick()
         # What could not begin when it was declared, for another change or another leader.
-        self._reconfigure()
+        self.membership.look()
         self.drive()
 
     def _sweep(self) -> None:

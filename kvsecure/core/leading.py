@@ -125,7 +125,7 @@ class Leading:
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
-            raise Refused(Failure.TIMEOUT_TRANSFER) from None
+            raise Refused(Failure.TRANSFER_TIMEOUT) from None
         finally:
             self._changes.remove(changed)
 

@@ -134,13 +134,13 @@ class Failure(Enum):
         Code.UNAVAILABLE,
         "etcdserver: request timed out, possibly due to previous leader failure",
     )
-    TIMEOUT_TRANSFER = (
-        Code.UNAVAILABLE,
-        "etcdserver: request timed out, leader transfer took too long",
-    )
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
     NOT_LEADER = (Code.FAILED_PRECONDITION, "etcdserver: not leader")
     BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+    TRANSFER_TIMEOUT = (
+        Code.UNKNOWN,
+        "etcdserver: request timed out, leader transfer took too long",
+    )
     WRONG_DOWNGRADE_FORMAT = (
         Code.INVALID_ARGUMENT,
         "etcdserver: wrong downgrade target version format",

@@ -56,6 +56,8 @@ __all__ = [
     "PEER_QUEUE_MESSAGES_MAX",
     "PEER_SHARE_BYTES",
     "PEER_UNSENT_BYTES_MAX",
+    "PEER_URLS_MAX",
+    "PEER_URL_BYTES_MAX",
     "PROPOSALS_PENDING_MAX",
     "QUEUE_KEYS_AT_ONCE",
     "QUEUE_KEYS_PER_STEP",
@@ -236,6 +238,9 @@ PEER_HANDSHAKES_PER_LOCAL_SOURCE_MAX: Final = 64
 MEMBERS_MAX: Final = 64
 # As in etcd: each is one more to send everything to.
 LEARNERS_MAX: Final = 1
+# Of one member.
+PEER_URLS_MAX: Final = 16
+PEER_URL_BYTES_MAX: Final = 512
 
 invariant(LEASE_TTL_S_MIN < LEASE_TTL_S_MAX, "some lease must be possible")
 invariant(

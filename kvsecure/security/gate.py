@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide, is_open
 from kvsecure.core.engine import Engine
 from kvsecure.core.entry import encode, envelope
-from kvsecure.core.member import MemberFacts, member_list_body, status_body
+from kvsecure.core.member import MemberFacts, status_body
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.replica import Outcome, Proposal
@@ -36,7 +36,6 @@ from kvsecure.model.limits import AUTH_NAME_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto import (
     auth_pb2,
-    cluster_pb2,
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
@@ -48,6 +47,7 @@ from kvsecure.security.audit import AuditTrail
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.bursts import Bursts
 from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
+from kvsecure.security.events import Events
 from kvsecure.security.lease_care import LeaseCare
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
@@ -99,6 +99,7 @@ class Gate:
         self.leases: LeaseCare
         self._schedule: Callable[[], None]
         self._records = Recorder(audit, now_ns)
+        self.events = Events(self._records, self.schedule)
 
     def open_to(self, engine: Engine, schedule: Callable[[], None]) -> None:
         """Connect to the engine, and to what makes a turn end."""
@@ -148,8 +149,12 @@ class Gate:
         command: Message,
         request: bytes,
         asked: Message | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
-        """Do what `submit` does for a session that is known already: it is decided all the same."""
+        """Do what `submit` does for a session that is known already: it is decided all the same.
+
+        `check` may refuse it then.
+        """
         asked = command if asked is None else asked
         if not self._allows(asking, session, asked):
             return
@@ -159,6 +164,8 @@ class Gate:
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
         try:
+            if check is not None:
+                check()
             self._check_room(command, len(request))
             self._engine.submit(proposal)
         except Refused as refused:
@@ -322,8 +329,6 @@ class Gate:
         match request:
             case maintenance_pb2.StatusRequest():
                 body = status_body(self.facts, self._engine)
-            case cluster_pb2.MemberListRequest():
-                body = member_list_body(self.facts)
             case tenant_pb2.AuditHeadRequest():
                 body = self.audit.head_body()
             case _:
@@ -502,40 +507,6 @@ class Gate:
             self._records.denial(renewed, request, decision.value)
             return None
         return renewed
-
-    # --- events of the member itself ------------------------------------------------------------
-
-    def note(self, stage: str, **facts: object) -> None:
-        """Record something that nobody asked for: a start, a stop, a setting."""
-        self._records.event(stage=stage, actor={"via": "system"}, note=facts)
-
-    def note_handshake_failure(self, ip: str, port: int, reason: str) -> None:
-        """Record a connection that never became one."""
-        self._records.event(
-            stage="handshake-failed",
-            actor={"via": "nobody"},
-            note={"ip": ip, "port": port, "reason": reason},
-        )
-        self._schedule()
-
-    def note_cut(self, peer: Peer, reason: str) -> None:
-        """Record that a connection was ended for what has become of its certificate."""
-        actor: dict[str, object] = {"via": "nobody"}
-        if peer.user is not None:
-            actor = {"user": peer.user.user, "via": "certificate"}
-        self._records.event(
-            stage="connection-cut",
-            actor=actor,
-            peer=peer,
-            tenant=peer.user.tenant if peer.user is not None else None,
-            note={"reason": reason},
-        )
-        self._schedule()
-
-    def note_credentials(self, stage: str, facts: dict[str, object]) -> None:
-        """Record what became of new certificates, authorities or revocation lists."""
-        self.note(stage, **facts)
-        self._schedule()
 
     # --- within ---------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.introduction import Introduction
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.membership import Membership
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.queues import Queues
 from kvsecure.security.token_keys import TokenKeys
@@ -156,7 +157,7 @@ def assemble(
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
     receiving = _receiving(config, directory, engine, gate, begin_anew)
-    peer_port.open_to(engine, gate.note_credentials, scans, receiving)
+    peer_port.open_to(engine, gate.events.note_credentials, scans, receiving)
     peer_port.begin(beginning.peers)
     upkeep = Upkeep(
         gate,
@@ -327,6 +328,7 @@ def _services(
         feeds=feeds,
         queues=Queues(gate, at_turn_end=turn.at_end, in_turn=in_turn),
         upkeep=upkeep,
+        membership=Membership(gate, wall_ns=time.time_ns, later=later),
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
         in_turn=in_turn,

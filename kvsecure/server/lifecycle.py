@@ -281,7 +281,7 @@ class _Life:
         for accepting in parts.front:
             for connection in list(accepting.connections):
                 connection.abort()
-        parts.gate.note("stop")
+        parts.gate.events.note("stop")
         parts.turn.end()
         parts.gate.authenticator.close()
         parts.engine.stop()
@@ -352,7 +352,7 @@ def _open_directory(config: ServerConfig, wanted: MemberIdentity) -> DataDirecto
 
 
 def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
-    parts.gate.note(
+    parts.gate.events.note(
         "start",
         version=__version__,
         compat=config.compat.value,

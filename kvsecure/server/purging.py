@@ -81,7 +81,7 @@ class Purging:
         else:
             store.end_destructions(pending)
             store.destruction_stalled = False
-            self._gate.note("destroyed", keys=len(pending))
+            self._gate.events.note("destroyed", keys=len(pending))
             self._gate.schedule()
             rest_s = _REST * (time.monotonic() - begun_s)
         finally:

@@ -57,8 +57,8 @@ def test_every_record_is_canonical(app: World) -> None:
             app.begin(request, rng.choice(peers))
             if rng.random() < 0.3:
                 app.turn.end()
-    app.gate.note("start", settings={"name": "\u20ac", "n": 1}, compat="")
-    app.gate.note_handshake_failure("2001:db8::1", 1, "NO_SHARED_CIPHER")
+    app.gate.events.note("start", settings={"name": "\u20ac", "n": 1}, compat="")
+    app.gate.events.note_handshake_failure("2001:db8::1", 1, "NO_SHARED_CIPHER")
     app.turn.end()
 
     records = app.trail.recent(10_000)
