@@ -12,6 +12,7 @@ from typing import final
 from kvsecure.core.members import Members
 from kvsecure.core.reconfiguration import Reconfiguration
 from kvsecure.core.replica import Replica
+from kvsecure.model.ids import MemberId
 
 __all__ = ["MembershipCare"]
 
@@ -24,6 +25,7 @@ class MembershipCare:
         "_drive_soon",
         "_follow",
         "_members",
+        "_node",
         "_on_gone",
         "_reconfiguration",
         "_seen",
@@ -33,7 +35,7 @@ class MembershipCare:
     def __init__(
         self,
         replica: Replica,
-        follow: Callable[[Members], None],
+        follow: Callable[[Members, frozenset[MemberId]], None],
         drive_soon: Callable[[], None],
         on_gone: Callable[[str], None],
     ) -> None:
@@ -41,16 +43,18 @@ class MembershipCare:
 
         Args:
             replica: Has the state that declares them, and the node.
-            follow: Told of the members whenever they are others.
+            follow: Told of the members, and of who has a part in consensus, which is more while
+                somebody goes, whenever they are others.
             drive_soon: Called when consensus has something to write and send.
             on_gone: Told that this member has been removed.
         """
+        self._node = replica.node
         self._members = replica.state.members
         self._reconfiguration = Reconfiguration(replica.node, self._members)
         self._follow = follow
         self._drive_soon = drive_soon
         self._on_gone = on_gone
-        self._seen = self._members.revision
+        self._seen = (self._members.revision, self._node.partners)
         self._waiting: list[Callable[[], None]] = []
 
     def when_settled(self, resume: Callable[[], None]) -> None:
@@ -60,9 +64,10 @@ class MembershipCare:
 
     def look(self) -> None:
         """Do what is called for; whenever something was applied, and from time to time."""
-        if self._members.revision != self._seen:
-            self._seen = self._members.revision
-            self._follow(self._members)
+        members, partners = self._members, self._node.partners
+        if (members.revision, partners) != self._seen:
+            self._seen = (members.revision, partners)
+            self._follow(members, partners)
         if self._reconfiguration.step():
             self._drive_soon()
         if self._waiting and self._reconfiguration.is_settled:

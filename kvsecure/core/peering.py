@@ -57,8 +57,8 @@ _REASONS: Final = {
 class Peers(Protocol):
     """The ways to the other members."""
 
-    def follow(self, members: Members) -> None:
-        """Have ways to the members that are declared, and no others."""
+    def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
+        """Have ways to the members that are declared and to partners in consensus, no others."""
         ...
 
     def send(self, member: MemberId, text: bytes) -> bool:
@@ -74,7 +74,7 @@ class Peers(Protocol):
 class NoPeers:
     """For a member that is alone."""
 
-    def follow(self, members: Members) -> None:
+    def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
         """Have none."""
 
     def send(self, member: MemberId, text: bytes) -> bool:  # noqa: ARG002 - there is nobody

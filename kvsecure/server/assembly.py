@@ -167,7 +167,7 @@ def assemble(
     )
     sealing = Sealing(directory, restored.reader, gate, tasks.spawn)
     services = _services(
-        config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing
+        config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, turn)
@@ -314,6 +314,7 @@ def _services(
     in_turn: Callable[[Callable[[], None]], None],
     spawn: Callable[[Coroutine[Any, Any, None]], None],
     sealing: Sealing,
+    peer_port: PeerPort,
 ) -> Services:
     loop = asyncio.get_running_loop()
     encoder = HeaderEncoder(directory.identity.cluster, directory.identity.member)
@@ -328,7 +329,13 @@ def _services(
         feeds=feeds,
         queues=Queues(gate, at_turn_end=turn.at_end, in_turn=in_turn),
         upkeep=upkeep,
-        membership=Membership(gate, wall_ns=time.time_ns, later=later),
+        membership=Membership(
+            gate,
+            wall_ns=time.time_ns,
+            later=later,
+            active=peer_port.long_active,
+            is_strict=config.cluster.strict_reconfig_check,
+        ),
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
         in_turn=in_turn,

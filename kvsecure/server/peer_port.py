@@ -7,8 +7,9 @@ Follows: design D2; docs/adr/0021-peer-links.md.
 Keeps: a member that the others have removed stops, whoever of them says so first.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import final
+from typing import Final, final
 
 from kvsecure.core.engine import Engine
 from kvsecure.core.members import Members
@@ -28,6 +29,9 @@ __all__ = ["PeerPort", "type_note"]
 
 # Records something in the audit trail: its stage, and the facts.
 type_note = Callable[[str, dict[str, object]], None]
+
+# etcd's HealthInterval.
+_LONG_ACTIVE_S: Final = 5.0
 
 _log = log("peers")
 
@@ -54,6 +58,7 @@ class PeerPort:
             tasks: What the member does besides answering.
             on_fatal: Called when the member cannot go on.
         """
+        self._peers: dict[int, PeerAddress] = {}
         self._spawn = tasks.spawn
         self._on_fatal = on_fatal
         self._engine: Engine
@@ -91,16 +96,21 @@ class PeerPort:
         """Have links to those whom a member begins with, or to those whom the state names."""
         members = self._engine.state.members
         if members:
-            self.follow(members)
+            self.follow(members, self._engine.replica.node.partners)
         else:
             self.links.set_peers(peers)
 
     # --- for the engine ---------------------------------------------------------------------------
 
-    def follow(self, members: Members) -> None:
-        """Have links to the members that are declared, and no others."""
+    def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
+        """Have links to the members that are declared and to partners in consensus, no others.
+
+        Who is being removed may be needed to make it certain.
+        """
         peers = {each.id: PeerAddress(each.name, tuple(each.peer_urls)) for each in members}
-        self.links.set_peers(peers, members.removed)
+        going = {member: self._peers[member] for member in partners if member in self._peers}
+        self._peers = going | peers
+        self.links.set_peers(self._peers, members.removed - partners)
 
     def send(self, member: MemberId, text: bytes) -> bool:
         """Send bytes, without ever waiting; return whether they are on their way."""
@@ -117,6 +127,16 @@ class PeerPort:
                 done(is_installed)
 
         self._spawn(send())
+
+    def long_active(self) -> frozenset[int]:
+        """Return which others have been reached for some seconds without a break (etcd)."""
+        links, now_s = self.links, asyncio.get_running_loop().time()
+        since = {member: links.up_since_s(member) for member in links.known}
+        return frozenset(
+            member
+            for member, up_s in since.items()
+            if up_s is not None and now_s - up_s >= _LONG_ACTIVE_S
+        )
 
     # --- of the links -----------------------------------------------------------------------------
 

@@ -267,6 +267,11 @@ class Node(Listener):
         """Whether nobody else has any part in the cluster."""
         return self.configuration.members == (self.member,)
 
+    @property
+    def partners(self) -> frozenset[MemberId]:
+        """Who has a part in consensus, also who goes until that is certain."""
+        return frozenset(self._reachable())
+
     def take_messages(self) -> list[Message]:
         """Return what may be sent now, once."""
         if self._reads.can_begin:
