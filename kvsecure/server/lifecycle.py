@@ -209,16 +209,12 @@ class _Life:
 
     async def _hand_over(self, parts: MemberParts) -> None:
         """Let another member lead first, so that nobody has to wait for an election."""
-        status = parts.engine.replica.node.status()
-        heirs = [
-            (peer.match, member)
-            for member, peer in status.peers.items()
-            if peer.is_active and status.configuration.can_vote(member)
-        ]
-        if heirs:
+        leading = parts.engine.leading
+        heir = leading.heir()
+        if heir is not None:
             with contextlib.suppress(Refused, TimeoutError):
                 async with asyncio.timeout(_HAND_OVER_S_MAX):
-                    await parts.engine.leading.move(max(heirs)[1])
+                    await leading.move(heir)
 
     async def _say_goodbye(self, parts: MemberParts) -> None:
         """Send everybody elsewhere, and wait a little while until they have gone."""

@@ -177,6 +177,11 @@ class _Engine:
         return True
 
     @property
+    def is_alone(self) -> bool:
+        """Say that there is nobody else."""
+        return True
+
+    @property
     def is_whole(self) -> bool:
         """Say that nothing is carried out in part."""
         return True
