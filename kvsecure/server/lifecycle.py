@@ -165,6 +165,10 @@ class _Life:
 
     async def _serve(self, parts: MemberParts) -> int | str | None:
         _audit_start(parts, self._config)
+        if not self._config.peers.listen and not parts.engine.is_alone:
+            raise StorageError(
+                "this member has others and does not listen for them: give --listen-peer-urls"
+            )
         if self._config.peers.listen:
             await parts.peer_port.links.listen(self._config.peers.listen_urls)
         await self._unless_stopped(parts.engine.start())
