@@ -11,6 +11,7 @@ Keeps: a record never changes, so nothing here is ever stale; a record is in one
     until the transaction that holds it is durable.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, Protocol, final
@@ -43,7 +44,8 @@ _INDEX_BLOCK_ROWS_MAX: Final = 4_096
 _RECORDS_PER_PIECE: Final = 1_000
 _POSITIONS_PER_PIECE: Final = 10_000
 _TENANT_BYTES: Final = 4
-_HEAD_BYTES: Final = 36
+# What stands in front of a key: whose, its head, its length.
+_ROW: Final = struct.Struct(">I36sI")
 _KEY_LENGTH_BYTES: Final = 4
 
 
@@ -71,16 +73,13 @@ def encode_index_row(tenant_prefix: bytes, head: bytes, key: bytes) -> bytes:
 
 def decode_index_block(block: bytes) -> Iterable[tuple[TenantId, bytes, bytes, bytes]]:
     """Yield (tenant, head, key, the encoded row) of each row of a block, in order."""
-    offset = 0
-    head_at = _TENANT_BYTES
-    length_at = head_at + _HEAD_BYTES
-    key_at = length_at + _KEY_LENGTH_BYTES
-    while offset < len(block):
-        tenant = TenantId(int.from_bytes(block[offset : offset + head_at], "big"))
-        head = block[offset + head_at : offset + length_at]
-        length = int.from_bytes(block[offset + length_at : offset + key_at], "big")
-        end = offset + key_at + length
-        yield tenant, head, block[offset + key_at : end], block[offset:end]
+    offset, size = 0, len(block)
+    row_at, key_bytes_at = _ROW.unpack_from, _ROW.size
+    while offset < size:
+        tenant, head, length = row_at(block, offset)
+        key_at = offset + key_bytes_at
+        end = key_at + length
+        yield tenant, head, block[key_at:end], block[offset:end]
         offset = end
 
 
