@@ -129,6 +129,9 @@ class _Engine:
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
         self.has_leader = True
+        # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
+        self.unsettled: list[Callable[[], None]] = []
+        self.replica = SimpleNamespace(node=None)
         self.applied: list[Message] = []
         self.finished: Callable[[Proposal, Any], None]
         self._collected: list[Proposal] = []
@@ -173,6 +176,10 @@ class _Engine:
     def can_read_keys(self) -> bool:
         """Say that the keys are good."""
         return True
+
+    def when_reconfigured(self, resume: Callable[[], None]) -> None:
+        """Take note of who waits."""
+        self.unsettled.append(resume)
 
     def when_scrubbed(self, resume: Callable[[], None]) -> None:
         """Go on."""
