@@ -42,6 +42,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for a member against etcd and, if it is another one, the server under test."""
+    if "member_name" in metafunc.fixturenames:
+        names = {"etcd", str(metafunc.config.getoption("--subject"))}
+        metafunc.parametrize("member_name", sorted(names), scope="module")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
@@ -91,6 +98,13 @@ def subject(subject_type: type[Member], tmp_path: Path) -> Iterator[Member]:
     """The server under test, serving, with TLS and auth."""
     with subject_type(tmp_path / "subject") as member:
         yield member
+
+
+@pytest.fixture(scope="module")
+def member(member_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+    """A serving member with TLS and auth, for all tests of a module."""
+    with _SUBJECTS[member_name](tmp_path_factory.mktemp(member_name)) as serving:
+        yield serving
 
 
 @pytest.fixture

@@ -473,8 +473,20 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         state_pb2.Clock: Rule(_nobody, {"time_s": _O}),
         # Of the member itself, after a log-in; nobody can send it.
         state_pb2.VerifierUpgrade: Rule(_nobody, {"user": _S, "old_hash": _X, "new_hash": _X}),
+        # Of the member itself; nobody can send it.
+        state_pb2.MemberPublish: Rule(_nobody, {"id": _O, "name": _O, "client_urls": _O}),
+        state_pb2.SigningKeyAdd: Rule(_nobody, {"member_id": _O, "public_key": _O}),
         # the cluster
         cluster_pb2.MemberListRequest: Rule(_anybody, {"linearizable": _O}),
+        cluster_pb2.MemberAddRequest: Rule(_cluster_admin, {"peerURLs": _O, "isLearner": _O}),
+        cluster_pb2.MemberRemoveRequest: Rule(_cluster_admin, {"ID": _O}),
+        cluster_pb2.MemberUpdateRequest: Rule(_cluster_admin, {"ID": _O, "peerURLs": _O}),
+        cluster_pb2.MemberPromoteRequest: Rule(_cluster_admin, {"ID": _O}),
+        # What the log has of them; nobody can send it.
+        state_pb2.MemberAdd: Rule(_cluster_admin, {"member": _O, "learners_max": _O}),
+        state_pb2.MemberRemove: Rule(_cluster_admin, {"id": _O}),
+        state_pb2.MemberUpdate: Rule(_cluster_admin, {"id": _O, "peer_urls": _O}),
+        state_pb2.MemberPromote: Rule(_cluster_admin, {"id": _O}),
         maintenance_pb2.AlarmRequest: Rule(_alarm, {"action": _O, "memberID": _O, "alarm": _O}),
         maintenance_pb2.StatusRequest: Rule(_anybody, {}),
         # Hashes are of all tenants' keys.
@@ -528,6 +540,13 @@ PARTS: Final[Mapping[type[Message], Mapping[str, Meaning]]] = MappingProxyType(
         authstore_pb2.UserAddOptions: {"no_password": _O},
         election_pb2.LeaderKey: {"name": _K, "key": _K, "rev": _O, "lease": _L},
         lease_pb2.LeaseCheckpoint: {"ID": _L, "remaining_TTL": _O},
+        state_pb2.Member: {
+            "id": _O,
+            "name": _O,
+            "peer_urls": _O,
+            "client_urls": _O,
+            "is_learner": _O,
+        },
         reflection_pb2.ExtensionRequest: {"containing_type": _O, "extension_number": _O},
     }
 )

@@ -100,7 +100,9 @@ def asked_of_keys(request: Message) -> list[Message]:
     """Return all that a request of a lock or an election asks of keys: may they be made, it may."""
     match request:
         case LockRequest() | CampaignRequest():
-            return [entering(request), _whole(request.name)]
+            # Whoever takes a place may have to leave it; its revision is not a matter of rights.
+            leaving_it = leaving(place_of(request.name, request.lease), 0)
+            return [entering(request), _whole(request.name), leaving_it]
         case UnlockRequest():
             return [unlocking(request)]
         case ProclaimRequest():

@@ -2,8 +2,7 @@
 
 Owns: the one list of methods. What is not in it does not exist.
 Never: behaviour.
-Follows: etcd-wire.md for paths and messages. Methods of clusters with several members are not in
-    this release; they are answered as unknown.
+Follows: etcd-wire.md for paths and messages.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from google.protobuf.message import Message
 
 from kvsecure.api import (
     auth,
+    cluster,
     crypto,
     election,
     health,
@@ -115,6 +115,7 @@ _REFLECTION: Final = Method(
 _KV: Final = "/etcdserverpb.KV/"
 _LEASE: Final = "/etcdserverpb.Lease/"
 _AUTH: Final = "/etcdserverpb.Auth/"
+_CLUSTER: Final = "/etcdserverpb.Cluster/"
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
 _LOCK: Final = "/v3lockpb.Lock/"
 _ELECTION: Final = "/v3electionpb.Election/"
@@ -169,8 +170,20 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _AUTH + "RoleRevokePermission": _unary(
             auth_pb2.AuthRoleRevokePermissionRequest, auth.submit
         ),
-        "/etcdserverpb.Cluster/MemberList": _unary(
-            cluster_pb2.MemberListRequest, _operate, Header.NO_REVISION
+        _CLUSTER + "MemberAdd": _unary(
+            cluster_pb2.MemberAddRequest, cluster.member_add, Header.NO_REVISION
+        ),
+        _CLUSTER + "MemberRemove": _unary(
+            cluster_pb2.MemberRemoveRequest, cluster.member_remove, Header.NO_REVISION
+        ),
+        _CLUSTER + "MemberUpdate": _unary(
+            cluster_pb2.MemberUpdateRequest, cluster.member_update, Header.NO_REVISION
+        ),
+        _CLUSTER + "MemberPromote": _unary(
+            cluster_pb2.MemberPromoteRequest, cluster.member_promote, Header.NO_REVISION
+        ),
+        _CLUSTER + "MemberList": _unary(
+            cluster_pb2.MemberListRequest, cluster.member_list, Header.NO_REVISION
         ),
         _MAINTENANCE + "Alarm": _unary(maintenance_pb2.AlarmRequest, _alarm),
         _MAINTENANCE + "Status": _unary(maintenance_pb2.StatusRequest, _operate),

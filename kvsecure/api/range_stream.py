@@ -48,7 +48,7 @@ class _RangeStream:
             gate.reject(self._call, message, refused)
             return
         if not message.serializable and not gate.engine.can_read_keys():
-            gate.engine.when_readable(lambda: self.received(message))
+            gate.when_readable(self._call, message, lambda: self.received(message))
             return
         if self._pace.is_closed:
             return

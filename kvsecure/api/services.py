@@ -15,6 +15,7 @@ from kvsecure.security.asking import Asking
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.membership import Membership
 from kvsecure.security.queues import Queues
 from kvsecure.security.upkeep import Upkeep
 
@@ -107,6 +108,7 @@ class Services:
     feeds: Feeds
     queues: Queues
     upkeep: Upkeep
+    membership: Membership
     keys: KeyCare
     ranges: LongRanges
     # The header field of an answer at a revision; 0 leaves the revision out.

@@ -6,6 +6,7 @@ Follows: etcd's v3rpc checks (server/etcdserver/api/v3rpc/key.go), in their orde
     enum values of a comparison are refused, where etcd takes them for true.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ from kvsecure.model.limits import (
     AUTH_NAME_BYTES_MAX,
     LEASE_TTL_S_MAX,
     LEASE_TTL_S_MIN,
+    PEER_URL_BYTES_MAX,
+    PEER_URLS_MAX,
 )
 from kvsecure.proto.authstore_pb2 import Permission
 from kvsecure.proto.kv_pb2 import (
@@ -31,6 +34,7 @@ __all__ = [
     "check_delete",
     "check_lease_ttl",
     "check_name",
+    "check_peer_urls",
     "check_permission",
     "check_put",
     "check_range",
@@ -47,6 +51,10 @@ _TARGETS: Final = frozenset(Compare.CompareTarget.values())
 # A tenant's name is a label of certificates' identities (docs/pki.md).
 _LABEL_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _LABEL_CHARACTERS_MAX: Final = 63
+# etcd takes sockets of the file system too; no other machine has them.
+_PEER_URL: Final = re.compile(
+    r"https?://(\[[0-9A-Fa-f:.]+(%25[0-9A-Za-z]+)?\]|[0-9A-Za-z._~-]+):(?P<port>[0-9]{1,5})"
+)
 _RESERVED_TENANTS: Final = frozenset({"default", "system"})
 
 
@@ -142,6 +150,21 @@ def check_lease_ttl(ttl_s: int) -> int:
     if ttl_s > LEASE_TTL_S_MAX:
         raise Refused(Failure.LEASE_TTL_TOO_LARGE)
     return max(ttl_s, LEASE_TTL_S_MIN)
+
+
+def check_peer_urls(urls: Sequence[str]) -> None:
+    """Check where a member is to be reached: `https://host:port`, or http.
+
+    Raises:
+        Refused: It is nowhere, in too many places, or what is given is no such address.
+    """
+    if not 0 < len(urls) <= PEER_URLS_MAX or not all(map(_is_peer_url, urls)):
+        raise Refused(Failure.MEMBER_BAD_URLS)
+
+
+def _is_peer_url(url: str) -> bool:
+    found = _PEER_URL.fullmatch(url)
+    return found is not None and len(url) <= PEER_URL_BYTES_MAX and int(found["port"]) <= 0xFFFF
 
 
 def check_permission(permission: Permission) -> None:

@@ -43,7 +43,7 @@ class _Snapshot:
         """Begin; that it is asked for becomes a record first."""
         gate = self._services.gate
         if not gate.engine.can_read():
-            gate.engine.when_readable(lambda: self.received(message))
+            gate.when_readable(self._call, message, lambda: self.received(message))
             return
         self._session = gate.admit_stream(self._call, message)
         if self._session is not None:

@@ -27,7 +27,7 @@ from kvsecure.client.errors import (
     was_never_sent,
 )
 from kvsecure.client.methods import Method, Repeat, method_at
-from kvsecure.client.session import Session, refuses_token
+from kvsecure.client.session import Relogin, Session
 from kvsecure.client.settings import Endpoint, Settings
 from kvsecure.client.stream import Stream
 from kvsecure.model.errors import Code, Failure
@@ -183,7 +183,7 @@ class Connection:
         try:
             return self._exchange(path, request, answer, token, deadline)
         except ClientError as error:
-            if not refuses_token(error) or not self._session.renew(token):
+            if not Relogin(self.renew).helps(error, token):
                 raise
         return self._exchange(path, request, answer, self._session.token(), deadline)
 
@@ -204,16 +204,14 @@ class Connection:
             SettingsError: The connection cannot be set up as asked.
         """
         attempts = self._attempts(_checked(path, answer), self.settings.timeout_s)
-        renewed = False
+        relogin = Relogin(self.renew)
         while True:
             with self.open_stream(path, answer) as stream:
                 stream.send(request)
                 try:
                     first = stream.receive()
                 except ClientError as error:
-                    if refuses_token(error) and not renewed and self.renew(stream.token):
-                        renewed = True
-                    else:
+                    if not relogin.helps(error, stream.token):
                         self._wait(attempts, error)
                     continue
                 yield first
@@ -326,6 +324,8 @@ class Connection:
         wait_s = attempts.next_s(error)
         if self._is_closed or wait_s is None:
             raise error
+        # A second at most. A call cannot be called off, and one whose connection is closed
+        # meanwhile ends with its next attempt.
         time.sleep(wait_s)
 
     def _attempt(

@@ -12,7 +12,7 @@ from typing import Final, Self, final
 
 from kvsecure.client.connection import Backoff, Connection
 from kvsecure.client.errors import ClientError
-from kvsecure.client.session import refuses_token
+from kvsecure.client.session import Relogin
 from kvsecure.client.tenure import Tenure
 from kvsecure.client.values import Header, KeyValue
 from kvsecure.model.errors import Code, Failure
@@ -152,7 +152,7 @@ class Election:
             ClientError: It was refused, or no member could be reached in time.
         """
         backoff, until = Backoff(), time.monotonic() + self._connection.settings.reach_s
-        has_new_token = False
+        relogin = Relogin(self._connection.renew)
         while True:
             path, answer = f"{_SERVICE}/Observe", election_pb2.LeaderResponse
             with self._connection.open_stream(path, answer) as stream:
@@ -162,12 +162,10 @@ class Election:
                     while True:
                         yield KeyValue.of(stream.receive().kv)
                         backoff, until = Backoff(), time.monotonic() + resume_s
-                        has_new_token = False
+                        relogin.came()
                 except ClientError as error:
-                    if refuses_token(error) and not has_new_token:
-                        has_new_token = self._connection.renew(stream.token)
-                        if not has_new_token:
-                            raise
-                    elif error.code is not Code.UNAVAILABLE or time.monotonic() > until:
+                    is_final = error.code is not Code.UNAVAILABLE or time.monotonic() > until
+                    if not relogin.helps(error, stream.token) and is_final:
                         raise
+            # A second at most. Whoever iterates is here, and nobody else could end the iteration.
             time.sleep(backoff.next_s())

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from kvsecure.client.connection import Backoff, Connection
 from kvsecure.client.errors import ClientError
-from kvsecure.client.session import refuses_token
+from kvsecure.client.session import Relogin
 from kvsecure.client.values import Header
 from kvsecure.model.errors import Code, Failure
 from kvsecure.proto import lease_pb2
@@ -141,7 +141,7 @@ class Lease:
         """
         deadline = time.monotonic() + (timeout_s or self._connection.settings.timeout_s)
         backoff = Backoff()
-        has_new_token = False
+        relogin = Relogin(self._connection.renew)
         while True:
             stream = self._connection.open_stream(
                 f"{_SERVICE}/LeaseKeepAlive",
@@ -154,12 +154,11 @@ class Lease:
                     return _still_alive(stream.receive().TTL, stream.endpoint)
                 except ClientError as error:
                     wait_s = backoff.next_s()
-                    if refuses_token(error) and not has_new_token:
-                        has_new_token = self._connection.renew(stream.token)
-                        if not has_new_token:
-                            raise
-                    elif error.code is not Code.UNAVAILABLE or time.monotonic() + wait_s > deadline:
+                    is_over = time.monotonic() + wait_s > deadline
+                    is_final = error.code is not Code.UNAVAILABLE or is_over
+                    if not relogin.helps(error, stream.token) and is_final:
                         raise
+            # As in `Connection`: a second at most, in a call that cannot be called off.
             time.sleep(wait_s)
 
     def keep_alive(self, lease: int, *, stop: threading.Event | None = None) -> Iterator[int]:

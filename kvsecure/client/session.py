@@ -1,6 +1,6 @@
 """The token of a client: obtained once, shared by all calls, replaced when it is refused.
 
-Owns: the token and the moment at which it is fetched again.
+Owns: the token, the moment at which it is fetched again, and how often that is tried.
 Never: stores or prints a password or token, or decides who may do what.
 Follows: etcd's Go client: one new log-in for a call whose token was refused, and no token where
     authentication is not enabled.
@@ -18,7 +18,7 @@ from kvsecure.client.errors import ClientError
 from kvsecure.model.errors import Failure
 from kvsecure.model.secret import Secret
 
-__all__ = ["Session", "refuses_token", "token_expiry_s"]
+__all__ = ["Relogin", "Session", "refuses_token", "token_expiry_s"]
 
 # Refusals that say "the token", not "you may not": nothing was done, and a new token may help. The
 # last one is what etcd's JWT provider says after any change of accounts.
@@ -75,6 +75,42 @@ class Session:
             if self._token is used:
                 self._is_settled = False
         return True
+
+
+@final
+class Relogin:
+    """One new log-in for what is tried again until something comes of it.
+
+    Args:
+        renew: Has the next attempt log in again; see `Session.renew`.
+        may_help: Which errors a new token may help with.
+    """
+
+    def __init__(
+        self,
+        renew: Callable[[Secret | None], bool],
+        *,
+        may_help: Callable[[ClientError], bool] | None = None,
+    ) -> None:
+        self._renew = renew
+        self._may_help = may_help or refuses_token
+        self._is_spent = False
+
+    def helps(self, error: ClientError, token: Secret | None) -> bool:
+        """Tell whether to try again with a new token, and see to it that there is one.
+
+        Args:
+            error: How the last attempt ended.
+            token: The token that it was made with.
+        """
+        if self._is_spent or not self._may_help(error):
+            return False
+        self._is_spent = self._renew(token)
+        return self._is_spent
+
+    def came(self) -> None:
+        """Take note that the token was good: when it is not any more, a new one may be had."""
+        self._is_spent = False
 
 
 def refuses_token(error: ClientError) -> bool:

@@ -10,14 +10,14 @@ Keeps: the time that is left is counted from before a renewal was asked for: the
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from google.protobuf.message import Message
 
 from kvsecure.client.connection import Backoff, Connection
 from kvsecure.client.errors import ClientError, Outcome
 from kvsecure.client.lease import Lease
-from kvsecure.client.session import refuses_token
+from kvsecure.client.session import Relogin
 from kvsecure.client.stream import Stream
 from kvsecure.model.errors import Code, Failure
 
@@ -58,7 +58,7 @@ class Tenure:
         self._ttl_s = granted.ttl_s
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._stream: Stream[Message] | None = None
+        self._stream: Stream[Any] | None = None
         self._when_lost: Callable[[], None] | None = None
         # A process that ends does not wait for it.
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -76,7 +76,7 @@ class Tenure:
             ClientError: It was refused or cancelled, or the lease has ended (`SESSION_EXPIRED`).
         """
         backoff = Backoff()
-        has_new_token = False
+        relogin = Relogin(self._connection.renew)
         while True:
             stream = self._connection.open_stream(path, answer)
             try:
@@ -85,11 +85,8 @@ class Tenure:
                 if self.lost.is_set():
                     raise _expired(stream.endpoint) from None
                 wait_s = backoff.next_s()
-                if refuses_token(error) and not has_new_token:
-                    has_new_token = self._connection.renew(stream.token)
-                    if not has_new_token:
-                        raise
-                elif error.code is not Code.UNAVAILABLE or self._over.is_set():
+                is_final = error.code is not Code.UNAVAILABLE or self._over.is_set()
+                if not relogin.helps(error, stream.token) and is_final:
                     raise
             finally:
                 self._let_go(stream)
@@ -129,7 +126,7 @@ class Tenure:
 
     def _receive(self, stream: Stream[Answer], request: Message) -> Answer:
         with self._lock:
-            self._stream = stream  # type: ignore[assignment]  # it is only cancelled there
+            self._stream = stream
         if self._over.is_set() or self.lost.is_set():
             raise ClientError(Code.CANCELLED, "the wait is cancelled", outcome=Outcome.UNANSWERED)
         stream.send(request)

@@ -22,7 +22,7 @@ from kvsecure.client.errors import (
     was_never_sent,
 )
 from kvsecure.client.keys import Keys
-from kvsecure.client.session import refuses_token
+from kvsecure.client.session import Relogin, refuses_token
 from kvsecure.client.stream import Stream
 from kvsecure.client.values import KeyValue
 from kvsecure.model.errors import Code
@@ -122,7 +122,7 @@ class Watch:
         self._next_revision = start_revision
         self._held: list[mvcc_pb2.Event] = []
         self._closed = threading.Event()
-        self._has_new_token = False
+        self._relogin = Relogin(connection.renew, may_help=_may_be_about_token)
         self._stream: Stream[watch_pb2.WatchResponse] | None = None
         self._reopen(connection.settings.reach_s)
 
@@ -194,7 +194,7 @@ class Watch:
                 if not survives or time.monotonic() > deadline:
                     raise
             else:
-                self._has_new_token = False
+                self._relogin.came()
                 return
 
     def _open_once(self) -> None:
@@ -227,14 +227,10 @@ class Watch:
         if error.code in _RESUMABLE or was_never_sent(error.code, error.text):
             self._drop()
             return True
-        # etcd up to now says "permission denied" when a watch comes with a token that has ended,
-        # so that answer too is worth one new log-in.
-        about_token = refuses_token(error) or error.code is Code.PERMISSION_DENIED
-        if stream is None or self._has_new_token or not about_token:
+        if stream is None or not self._relogin.helps(error, stream.token):
             return False
-        self._has_new_token = self._connection.renew(stream.token)
         self._drop()
-        return self._has_new_token
+        return True
 
     def _drop(self) -> None:
         stream, self._stream = self._stream, None
@@ -261,6 +257,12 @@ class Watch:
         return WatchBatch(
             revision=self._next_revision - 1, events=tuple(Event.of(event) for event in events)
         )
+
+
+def _may_be_about_token(error: ClientError) -> bool:
+    # etcd up to now says "permission denied" when a watch comes with a token that has ended, so
+    # that answer too is worth one new log-in.
+    return refuses_token(error) or error.code is Code.PERMISSION_DENIED
 
 
 def _refuse_cancelled(answer: watch_pb2.WatchResponse, endpoint: str) -> None:

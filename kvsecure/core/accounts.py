@@ -28,21 +28,26 @@ __all__ = ["ROOT", "Accounts", "Tenant"]
 # The user that must exist, and the role that may do everything in its tenant (etcd).
 ROOT: Final = "root"
 _Permission = authstore_pb2.Permission
+# More changes than the accounts of a tenant will ever see.
+_OCCASION_SHIFT: Final = 48
 
 
 @final
 class Tenant:
     """The accounts of one tenant."""
 
-    __slots__ = ("_grants", "law_revision", "record", "roles", "users")
+    __slots__ = ("_grants", "_occasion", "law_revision", "record", "roles", "users")
 
-    def __init__(self, record: state_pb2.Tenant) -> None:
+    def __init__(self, record: state_pb2.Tenant, occasion: int) -> None:
         self.record = record
-        # Differs whenever a decision could: etcd's auth revision does not count enabling.
-        self.law_revision = record.auth_revision << 1 | record.auth_enabled
+        # Counts what makes every decision a new one though no account has moved.
+        self._occasion = occasion
+        # Differs whenever a decision could.
+        self.law_revision = 0
         self.users: dict[str, state_pb2.User] = {}
         self.roles: dict[str, state_pb2.Role] = {}
         self._grants: dict[str, Grants] = {}
+        self.switched()
 
     @property
     def id(self) -> TenantId:
@@ -66,8 +71,16 @@ class Tenant:
 
     def switched(self) -> None:
         """Take note that authentication was switched on or off."""
-        self.law_revision = self.record.auth_revision << 1 | self.record.auth_enabled
+        record = self.record
+        # etcd's auth revision does not count enabling.
+        accounts = record.auth_revision << 1 | record.auth_enabled
+        self.law_revision = self._occasion << _OCCASION_SHIFT | accounts
         self._grants.clear()
+
+    def decide_anew(self, occasion: int) -> None:
+        """Have every decision made anew from this occasion on."""
+        self._occasion = occasion
+        self.switched()
 
     def grants_of(self, user: str) -> Grants | None:
         """Return what a user may do, or None if there is no such user."""
@@ -125,6 +138,7 @@ class Accounts:
         self.next_tenant_id: int = FIRST_NAMED_TENANT
         self._tenants: dict[TenantId, Tenant] = {}
         self._by_name: dict[str, Tenant] = {}
+        self._occasion = 0
 
     # --- tenants --------------------------------------------------------------------------------
 
@@ -138,7 +152,7 @@ class Accounts:
     def load_tenant(self, record: state_pb2.Tenant) -> Tenant:
         """Take in a tenant as it was stored."""
         record.auth_revision = record.auth_revision or 1
-        tenant = Tenant(record)
+        tenant = Tenant(record, self._occasion)
         self._tenants[tenant.id] = tenant
         self._by_name[tenant.name] = tenant
         return tenant
@@ -188,6 +202,16 @@ class Accounts:
     def tenants(self) -> Iterator[Tenant]:
         """Yield all tenants by number."""
         yield from (self._tenants[number] for number in sorted(self._tenants))
+
+    def decide_anew(self, occasion: int) -> None:
+        """Have every session resolved and every decision made anew, though no account has moved.
+
+        Args:
+            occasion: Counts what was a reason to; it comes from the state, and never goes back.
+        """
+        self._occasion = occasion
+        for tenant in self._tenants.values():
+            tenant.decide_anew(occasion)
 
     # --- enabling -------------------------------------------------------------------------------
 

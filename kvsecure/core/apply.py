@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide
 from kvsecure.access.grants import Grants
 from kvsecure.core.accounts import ROOT, Tenant
+from kvsecure.core.declaring import DECLARATIONS
 from kvsecure.core.mvcc.retention import Policy
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.state import State
@@ -458,6 +459,13 @@ def _tenant_delete(context: _Context, command: tenant_pb2.TenantDeleteRequest) -
     return context.answer()
 
 
+def _declared(declare: Callable[[State, Any], bytes]) -> Callable[[_Context, Any], Answer]:
+    def carry_out(context: _Context, command: Message) -> Answer:
+        return context.answer(declare(context.state, command))
+
+    return carry_out
+
+
 def tenant_view(state: State, tenant: Tenant) -> tenant_pb2.Tenant:
     """Describe a tenant to a cluster administrator: counts, and none of its names."""
     return tenant_pb2.Tenant(
@@ -499,5 +507,6 @@ _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer | type_steps]]] 
         maintenance_pb2.AlarmRequest: _alarm,
         tenant_pb2.TenantAddRequest: _tenant_add,
         tenant_pb2.TenantDeleteRequest: _tenant_delete,
+        **{command: _declared(declare) for command, declare in DECLARATIONS.items()},
     }
 )

@@ -1,29 +1,39 @@
 """The engine: runs a replica's work orders on the disk processes, and keeps its time.
 
-Owns: group commit, applying in turns, compaction slices, ticks, and what happens when the log's
-    disk is full or broken.
+Owns: group commit, applying in turns, compaction slices, ticks, who leads, and what happens when
+    the log's disk is full or broken.
 Never: decides what a command does or who may send it.
 Follows: docs/adr/0004-disk-processes.md.
 Keeps: nothing is acknowledged before the log process has said that it is durable; a sync that
     failed stops the member, because what it covered can no longer be known.
 
 Everything happens on one event loop: `submit` collects, `end_turn` proposes what one turn collected
-as one batch, and the next batch collects while that one is on its way to the disk.
+as one batch, or sends it to whoever leads, and the next batch collects while that one is on its way
+to the disk. `drive` does what follows whenever consensus has been told something.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, final
 
+from kvsecure.core.audit_mark import AuditMark
 from kvsecure.core.entry import DamagedEntry, encode_clock
 from kvsecure.core.flushing import NO_ROOM, Flushing
+from kvsecure.core.leading import Leading
 from kvsecure.core.link import DiskLink
+from kvsecure.core.log_memory import LogMemory
+from kvsecure.core.membership_care import MembershipCare
 from kvsecure.core.mvcc.records import DamagedRecord
+from kvsecure.core.peering import NoPeers, Peering, Peers
 from kvsecure.core.raft.refusals import Refusal, TooMuchUncommitted
-from kvsecure.core.replica import Outcome, Proposal, Replica, encode_frame
+from kvsecure.core.raft.status import Role
+from kvsecure.core.reading import Reading, type_fail
+from kvsecure.core.replica import Outcome, Proposal, Replica, clock_proposal, encode_frame
+from kvsecure.core.slicing import Slicing
 from kvsecure.core.state import State
 from kvsecure.core.statistics import EngineStatistics
 from kvsecure.core.table_care import TableCare
+from kvsecure.core.timers import Timers
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index
 from kvsecure.model.limits import (
@@ -41,40 +51,18 @@ from kvsecure.storage.worker import (
     encode_keys,
 )
 
-__all__ = ["AuditMark", "Engine"]
+__all__ = ["TICK_S", "Engine"]
 
-_TICK_S: Final = 0.1
+TICK_S: Final = 0.1
 _FLUSH_EVERY_S: Final = 0.2
 _RETRY_S: Final = 0.25
-_SLICE_PAUSE_S: Final = 0.002
 _SWEEP_S: Final = 0.25
 # After so long others have their turn; an entry that was begun is finished.
 _APPLY_NS_MAX: Final = 10_000_000
 _NS: Final = 1_000_000_000
+_NOBODY: Final = NoPeers()
 
 type_finish = Callable[[Proposal, Outcome], None]
-
-
-class AuditMark(Protocol):
-    """What the engine needs of the audit trail, to make it durable and to have a cut found out."""
-
-    @property
-    def written_head(self) -> tuple[int, bytes]:
-        """Number and hash of the newest record that was written."""
-        ...
-
-    def note_durable(self, head: tuple[int, bytes]) -> None:
-        """Take note that everything through a record is on the disk."""
-        ...
-
-    def take_unsynced(self) -> bytes | None:
-        """Return what was written and is not durable yet, or None if it is too much to carry."""
-        ...
-
-    @property
-    def durable_head(self) -> tuple[int, bytes]:
-        """Number and hash of the newest record known to be on the disk."""
-        ...
 
 
 class _Frame(NamedTuple):
@@ -82,7 +70,6 @@ class _Frame(NamedTuple):
 
     head: bytes
     text: bytes
-    entry_bytes: int
     # The newest audit record that is durable with it.
     audit_head: tuple[int, bytes]
 
@@ -108,6 +95,8 @@ class Engine:
         on_slow_apply: Callable[[int], None],
         slow_apply_ns: int,
         in_turn: Callable[[Callable[[], None]], None],
+        peers: Peers = _NOBODY,
+        tick_s: float = TICK_S,
     ) -> None:
         """Make an engine that `start` sets going.
 
@@ -126,13 +115,19 @@ class Engine:
             on_slow_apply: Told how many nanoseconds applying a batch took, if that was long.
             slow_apply_ns: What is long.
             in_turn: Runs a step of a few milliseconds when it is its turn.
+            peers: The ways to the other members.
+            tick_s: How long a tick of consensus is.
         """
         self.replica = replica
         self.statistics = EngineStatistics()
-        self._log = log
-        self._tables = tables
+        self.reading = Reading(replica.node)
+        self.peering = Peering(replica, peers, self, now_ns)
+        self.leading = Leading(replica, self.peering, self.reading, self.statistics, now_ns)
+        self.memory = LogMemory(replica.node)
+        self._log, self._tables = log, tables
         self._now_ns = now_ns
         self._wall_ns = wall_ns
+        self._tick_s = tick_s
         # In which second something was last proposed.
         self._stamped_s = 0
         self._on_finished = on_finished
@@ -145,22 +140,19 @@ class Engine:
         # Whether what is left to apply waits for its turn.
         self._awaits_turn = False
         self._collected: list[Proposal] = []
-        self._pending_count = 0
-        # Of the commands that were proposed and are not in the log yet.
-        self._unwritten_bytes = 0
+        # Of commands that are not finished, and of their entries.
+        self._pending_count = self._pending_bytes = 0
+        # Whether what follows is to be done in this turn of the event loop.
+        self._drives_soon = False
         # What is on its way to the log.
         self._frame: _Frame | None = None
         self._disk_full = False
         self._syncing: tuple[int, bytes] | None = None
-        self._barriers: list[Callable[[], None]] = []
-        self._scrubs: list[Callable[[], None]] = []
         self._settled: list[Callable[[], None]] = []
-        # One for each who wants the index and the tables to go on saying the same: slices wait.
-        self._holds: set[object] = set()
-        self._slicing = False
-        self._timers: list[asyncio.TimerHandle] = []
-        self._stopped = False
-        self._started = asyncio.Event()
+        self.membership = MembershipCare(replica, peers.follow, self.drive_soon, self._fatal)
+        self.timers = Timers()
+        self.slicing = Slicing(replica, self.timers, lambda damage: self._fatal(_damaged(damage)))
+        self._started, self._stopped = asyncio.Event(), False
         self.flushing = Flushing(
             replica,
             tables,
@@ -169,7 +161,7 @@ class Engine:
             refresh=refresh,
             now_ns=now_ns,
             in_turn=in_turn,
-            later=self._later,
+            later=self.timers.later,
             on_flushed=self._on_flushed,
             on_fatal=self._fatal,
         )
@@ -178,21 +170,20 @@ class Engine:
         )
 
     async def start(self) -> None:
-        """Attach the disk processes, elect, and wait until this member leads or is stopped."""
+        """Attach the disk processes, and wait until this member can read or is stopped.
+
+        It can once it leads, or has heard from who leads and has caught up.
+        """
         await self._log.attach(self._on_log_report, lambda: self._fatal("the log process ended"))
         await self._tables.attach(
             self._on_table_report, lambda: self._fatal("the table process ended")
         )
-        self._barriers.append(self._started.set)
-        self.every(_TICK_S, self._tick)
-        self.every(_FLUSH_EVERY_S, self.flushing.begin)
-        self.every(_SWEEP_S, self._sweep)
+        self.when_readable(self._started.set)
+        self.timers.every(self._tick_s, self._tick)
+        self.timers.every(_FLUSH_EVERY_S, self.flushing.begin)
+        self.timers.every(_SWEEP_S, self._sweep)
         self._tick()
         await self._started.wait()
-        # What was read back and replayed lived on another clock.
-        now_ns = self._now_ns()
-        for space in self.state.store.spaces():
-            space.leases.restart(now_ns)
 
     @property
     def state(self) -> State:
@@ -200,9 +191,18 @@ class Engine:
         return self.replica.state
 
     @property
+    def is_alone(self) -> bool:
+        """Whether nobody else has any part in the cluster."""
+        return self.replica.node.is_alone
+
+    @property
     def has_leader(self) -> bool:
         """Whether anybody leads."""
         return self.replica.node.leader != 0
+
+    def is_in_touch(self) -> bool:
+        """Tell whether a majority has been heard from lately."""
+        return self.can_read_keys() if self.replica.node.is_alone else self.leading.is_in_touch
 
     @property
     def pending_count(self) -> int:
@@ -237,48 +237,88 @@ class Engine:
             raise Refused(Failure.NO_SPACE)
         if self._pending_count >= PROPOSALS_PENDING_MAX:
             raise Refused(Failure.TOO_MANY_REQUESTS)
-        if self.state.records.unflushed_bytes + self._unwritten_bytes > UNFLUSHED_BYTES_MAX:
+        if self.state.records.unflushed_bytes + self._pending_bytes > UNFLUSHED_BYTES_MAX:
             raise Refused(Failure.TOO_MANY_REQUESTS)
 
     def take(self, proposal: Proposal) -> None:
         """Take a command on its way after `check_taking`."""
         self._collected.append(proposal)
         self._pending_count += 1
+        self._pending_bytes += len(proposal.entry)
 
     def end_turn(self) -> None:
-        """Propose what was submitted since the last call, as one batch."""
+        """Propose what was submitted since the last call, as one batch, or have it proposed."""
         if not self._collected:
             return
-        batch, self._collected = self._collected, []
-        try:
-            self._stamp()
-            self._unwritten_bytes += self.replica.propose(batch)
-        except Refusal as refusal:
-            failure = _failure(refusal)
-            for proposal in batch:
-                self._finish(proposal, Refused(failure))
-            return
-        self._persist()
+        waiting = self.peering.relay.waiting
+        waiting += self._collected
+        self._collected = []
+        self.peering.hand_on()
+        self.drive()
+
+    def put(self, proposals: Sequence[Proposal]) -> Index:
+        """Put commands that were taken into the log, as its leader; return the first one's index.
+
+        Raises:
+            Refusal: Consensus does not take them.
+        """
+        self._stamp()
+        return self.replica.propose(proposals)
+
+    def adopt(self, proposals: Sequence[Proposal]) -> Index:
+        """Put commands that another member has taken into the log, as its leader.
+
+        Raises:
+            Refused: There is no room for them now.
+            Refusal: Consensus does not take them.
+        """
+        self.check_taking()
+        first = self.put(proposals)
+        self._pending_count += len(proposals)
+        self._pending_bytes += sum(len(proposal.entry) for proposal in proposals)
+        return first
+
+    def lose(self, proposals: Iterable[Proposal], refused: Refused) -> None:
+        """Finish commands without their having been applied here."""
+        is_any = False
+        for proposal in proposals:
+            is_any = True
+            self._let_go(proposal)
+            if not proposal.done:
+                proposal.done = True
+                self.statistics.proposals_failed += 1
+                self._on_finished(proposal, refused)
+        if is_any:
+            self._on_batch()
+
+    def _let_go(self, proposal: Proposal) -> None:
+        self._pending_count -= 1
+        self._pending_bytes -= len(proposal.entry)
 
     def _stamp(self) -> None:
         """Say in the log which second it is, if that is new; raise Refusal if it cannot be."""
         second = self._wall_ns() // _NS
         if second != self._stamped_s:
-            entry = encode_clock(second)
-            self.replica.node.propose([entry])
+            self.replica.node.propose([encode_clock(second)])
             self._stamped_s = second
-            self._unwritten_bytes += len(entry)
 
     def drop_turn(self) -> list[Proposal]:
         """Give back what was submitted and not proposed; it will not be carried out."""
         dropped, self._collected = self._collected, []
-        self._pending_count -= len(dropped)
+        for proposal in dropped:
+            self._let_go(proposal)
         return dropped
 
     # --- reads ----------------------------------------------------------------------------------
 
     def can_read(self) -> bool:
-        """Tell whether the applied state is good for a linearizable read now."""
+        """Tell whether the applied state is good for a linearizable read now.
+
+        Without asking others that is only where there are none; with others it is while somebody
+        is told what `when_readable` has promised.
+        """
+        if self.reading.is_fresh:
+            return True
         node = self.replica.node
         index = node.read_index()
         return index is not None and node.log.applied >= index
@@ -295,16 +335,24 @@ class Engine:
         node = self.replica.node
         return node.is_alone and node.read_index() is not None and self._started.is_set()
 
-    def when_readable(self, resume: Callable[[], None]) -> None:
-        """Call back once the applied state is good for a linearizable read."""
-        self._barriers.append(resume)
+    def when_readable(self, resume: Callable[[], None], fail: type_fail | None = None) -> None:
+        """Call back once the applied state is good for a linearizable read; it is meanwhile only.
 
-    def when_scrubbed(self, resume: Callable[[], None]) -> None:
-        """Call back once the long work that is due now has been done."""
-        if self.state.store.slices:
-            self._scrubs.append(resume)
-        else:
-            resume()
+        Args:
+            resume: Called then, at once or later.
+            fail: Called instead when it takes too long; None to wait as long as it takes.
+        """
+        self.reading.add(self._now_ns(), resume, fail)
+        if self.replica.node.is_alone:
+            # There is nobody to wait for.
+            self.reading.ask()
+            self.reading.confirm()
+        self.drive_soon()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no command is carried out in part: the applied state is that of one moment."""
+        return not self.replica.is_between
 
     def when_settled(self, resume: Callable[[], None]) -> None:
         """Call back once everything that was submitted by now is finished."""
@@ -313,26 +361,48 @@ class Engine:
         else:
             resume()
 
-    def hold_slices(self) -> Callable[[], None]:
-        """Let long work wait until what is returned is called; more calls change nothing."""
-        mark = object()
-        self._holds.add(mark)
-
-        def release() -> None:
-            self._holds.discard(mark)
-
-        return release
-
     # --- stopping -------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Refuse what comes, end the disk processes; everything acknowledged is durable already."""
         self._stopped = True
         self._started.set()
-        for timer in self._timers:
-            timer.cancel()
+        self.timers.stop()
         self._log.close()
         self._tables.close()
+
+    # --- what follows ---------------------------------------------------------------------------
+
+    def drive_soon(self) -> None:
+        """Do what follows, once everything that has come by now was looked at."""
+        if not self._drives_soon and not self._stopped:
+            self._drives_soon = True
+            asyncio.get_running_loop().call_soon(self._drive_now)
+
+    def _drive_now(self) -> None:
+        self._drives_soon = False
+        self.drive()
+
+    def drive(self) -> None:
+        """Write, send, apply and answer what there is, now that consensus knows something new."""
+        if self._stopped:
+            return
+        self._persist()
+        node, reading = self.replica.node, self.reading
+        self.leading.look()
+        if not reading.is_empty:
+            reading.ask()
+        if not node.is_alone:
+            self.peering.speak()
+        if not reading.is_empty:
+            reading.confirm()
+        if node.log.settled != node.log.applied:
+            self._apply()
+        elif self._tell_readers():
+            self._on_batch()
+
+    def _tell_readers(self) -> bool:
+        return not self.replica.is_between and self.reading.tell(self.replica.node.log.applied)
 
     # --- the log --------------------------------------------------------------------------------
 
@@ -347,7 +417,6 @@ class Engine:
         self._frame = _Frame(
             APPEND.pack(ready.first, len(entries), carried is not None),
             encode_frame(ready, carried or b""),
-            sum(map(len, entries)),
             audit.written_head,
         )
         self._send_frame()
@@ -365,12 +434,10 @@ class Engine:
             self.statistics.syncs.observe(APPENDED.unpack(body)[1] / 1e6)
             self._audit.note_durable(self._frame.audit_head)
             self._disk_full = False
-            self._unwritten_bytes -= self._frame.entry_bytes
             self._frame = None
             self.replica.persisted()
             # The disk works on the next batch while this one is applied and answered.
-            self._persist()
-            self._apply()
+            self.drive()
         elif kind is Report.FAILED and self._frame is not None:
             (number,) = FAILED.unpack_from(body)
             if number not in NO_ROOM:
@@ -379,7 +446,10 @@ class Engine:
             # Nothing of it is on the disk: it is written again when there is room. Until then
             # nothing new is taken, and those who wait time out without knowing the outcome.
             self._disk_full = True
-            self._later(_RETRY_S, self._send_frame)
+            # Somebody else may have room; what this member cannot write it cannot answer either.
+            self.leading.resign()
+            self.drive_soon()
+            self.timers.later(_RETRY_S, self._send_frame)
         else:
             self._fatal(f"the log process reports: {_text(body)}")
 
@@ -391,7 +461,7 @@ class Engine:
         is_more = False
         try:
             for proposal, outcome in self.replica.apply_committed(begun_ns):
-                self._pending_count -= 1
+                self._let_go(proposal)
                 if not proposal.done:
                     proposal.done = True
                     finish(proposal, outcome)
@@ -408,29 +478,20 @@ class Engine:
         took_ns = now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
             self._on_slow_apply(took_ns)
-        if self._barriers and self.can_read():
-            barriers, self._barriers = self._barriers, []
-            for resume in barriers:
-                resume()
+        self.leading.look()
+        self._tell_readers()
         if self._settled and not self._pending_count:
             settled, self._settled = self._settled, []
             for resume in settled:
                 resume()
-        if self.state.store.slices and not self._slicing:
-            self._slicing = True
-            self._later(_SLICE_PAUSE_S, self._run_slice)
+        self.membership.look()
+        self.slicing.begin()
         self._on_batch()
 
     def _go_on(self) -> None:
         """Apply more of what waits, or the next step of a long command."""
         self._awaits_turn = False
         self._apply()
-
-    def _finish(self, proposal: Proposal, outcome: Outcome) -> None:
-        self._pending_count -= 1
-        self.statistics.proposals_failed += 1
-        proposal.done = True
-        self._on_finished(proposal, outcome)
 
     # --- the tables -----------------------------------------------------------------------------
 
@@ -439,7 +500,7 @@ class Engine:
             self._fatal(f"the table process reports: {_text(body)}")
 
     def _on_flushed(self, through: Index) -> None:
-        self.replica.node.log.forget(through)
+        self.memory.flushed(through)
         self._log.send(Order.PURGE, (through + 1).to_bytes(8, "big"))
 
     # --- the log's segments -----------------------------------------------------------------------
@@ -451,20 +512,27 @@ class Engine:
             self._tables.send(Order.REKEY, encode_keys({term: table_key}))
 
     def cut_log(self) -> Index:
-        """Put an empty entry into the log, so that it goes on and what is before it can go.
+        """Have an entry put into the log, so that it goes on and what is before it can go.
 
         Returns:
-            Its index: once it is applied, everything that was sent before is in the log.
+            An index: once it is applied, everything that was sent before is in the log.
 
         Raises:
             Refused: Nothing can be put there now.
         """
         self.check_taking()
+        node = self.replica.node
+        if node.role is not Role.LEADER:
+            # What the leader puts there is behind what is there now.
+            index = Index(node.log.last + 1)
+            self.take(clock_proposal(self._wall_ns() // _NS, self._now_ns()))
+            self.end_turn()
+            return index
         try:
-            index = self.replica.node.propose([b""])
+            index = node.propose([b""])
         except Refusal as refusal:
             raise Refused(_failure(refusal)) from None
-        self._persist()
+        self.drive()
         return index
 
     def sync_audit(self) -> None:
@@ -477,52 +545,28 @@ class Engine:
     # --- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self.replica.node.tick()
-        self._persist()
-
-    def _run_slice(self) -> None:
-        if self._holds or self.replica.is_between:
-            self._later(_SLICE_PAUSE_S, self._run_slice)
-            return
-        try:
-            is_more = self.state.store.run_slice()
-        except DamagedRecord as error:
-            self._fatal(_damaged(error))
-            return
-        if is_more:
-            self._later(_SLICE_PAUSE_S, self._run_slice)
-            return
-        self._slicing = False
-        scrubs, self._scrubs = self._scrubs, []
-        for resume in scrubs:
-            resume()
+        node = self.replica.node
+        node.tick()
+        self.peering.hand_on()
+        if not node.is_alone:
+            self.leading.tick()
+        # What could not begin when it was declared, for another change or another leader.
+        self.membership.look()
+        self.drive()
 
     def _sweep(self) -> None:
         """Let go of those who have waited too long; what they asked for may still happen."""
         before_ns = self._now_ns() - int(REQUEST_TIMEOUT_S * _NS)
-        expired = list(self.replica.expire(before_ns))
+        relay = self.peering.relay
+        expired = [*self.replica.expire(before_ns), *relay.expired(before_ns)]
         for proposal in expired:
             proposal.done = True
             self.statistics.proposals_failed += 1
             self._on_finished(proposal, Refused(Failure.TIMEOUT))
-        if expired:
+        for proposal in relay.drop_done():
+            self._let_go(proposal)
+        if self.reading.expire(before_ns) or expired:
             self._on_batch()
-
-    def every(self, period_s: float, act: Callable[[], None]) -> None:
-        """Do something again and again until the engine stops."""
-
-        def again() -> None:
-            act()
-            self._later(period_s, again)
-
-        self._later(period_s, again)
-
-    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
-        if self._stopped:
-            return
-        loop = asyncio.get_running_loop()
-        self._timers = [timer for timer in self._timers if timer.when() > loop.time()]
-        self._timers.append(loop.call_later(delay_s, act))
 
     def _fatal(self, why: str) -> None:
         if not self._stopped:

@@ -74,6 +74,13 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         40: maintenance_pb2.AlarmRequest,
         50: tenant_pb2.TenantAddRequest,
         51: tenant_pb2.TenantDeleteRequest,
+        60: state_pb2.MemberAdd,
+        61: state_pb2.MemberRemove,
+        62: state_pb2.MemberUpdate,
+        63: state_pb2.MemberPromote,
+        # Of the member itself.
+        64: state_pb2.MemberPublish,
+        65: state_pb2.SigningKeyAdd,
     }
 )
 # Field `puts` of a PutBurst.

@@ -108,7 +108,8 @@ class Flushing:
             return
         if not state.dirty or not state.index:
             return
-        self._flush = _Flush(*state.begin_flush(*self._audit_head()), [])
+        configuration = self._replica.node.configuration_at(state.index).encode()
+        self._flush = _Flush(*state.begin_flush(*self._audit_head(), configuration), [])
         self._pack()
 
     def when_done(self, resume: Callable[[], None]) -> None:

@@ -1,8 +1,8 @@
-"""What a member says of itself: status and membership.
+"""What a member says of itself: its status.
 
-Owns: the answers of Status and MemberList.
+Owns: the answer of Status, and the facts that it and others rest on.
 Never: needs a quorum for Status; it is what this member knows.
-Follows: etcd-surface sections 1.6 and 1.7; the database size is never 0, because etcdctl divides by
+Follows: etcd-surface section 1.7; the database size is never 0, because etcdctl divides by
     it.
 """
 
@@ -11,9 +11,9 @@ from typing import final
 
 from kvsecure.core.engine import Engine
 from kvsecure.model.ids import ClusterId, MemberId
-from kvsecure.proto import cluster_pb2, maintenance_pb2
+from kvsecure.proto import maintenance_pb2
 
-__all__ = ["MemberFacts", "member_list_body", "status_body"]
+__all__ = ["MemberFacts", "status_body"]
 
 
 @final
@@ -33,14 +33,6 @@ class MemberFacts:
     warnings: tuple[str, ...] = ()
 
 
-def member_list_body(facts: MemberFacts) -> bytes:
-    """Return a MemberListResponse without its header."""
-    member = cluster_pb2.Member(
-        ID=facts.member, name=facts.name, peerURLs=facts.peer_urls, clientURLs=facts.client_urls
-    )
-    return cluster_pb2.MemberListResponse(members=[member]).SerializeToString()
-
-
 def status_body(facts: MemberFacts, engine: Engine) -> bytes:
     """Return a StatusResponse without its header."""
     node = engine.replica.node
@@ -50,6 +42,7 @@ def status_body(facts: MemberFacts, engine: Engine) -> bytes:
         errors.append("etcdserver: no leader")
     for who, kind in sorted(engine.state.alarms):
         errors.append(f"memberID:{who} alarm:{maintenance_pb2.AlarmType.Name(kind)} ")
+    own = engine.state.members.get(facts.member)
     return maintenance_pb2.StatusResponse(
         version=facts.version,
         dbSize=max(statistics.table_bytes, 1),
@@ -59,6 +52,7 @@ def status_body(facts: MemberFacts, engine: Engine) -> bytes:
         raftTerm=node.term,
         raftAppliedIndex=node.log.applied,
         errors=errors,
+        isLearner=own is not None and own.is_learner,
         storageVersion=facts.version,
         dbSizeQuota=facts.quota_bytes,
     ).SerializeToString()

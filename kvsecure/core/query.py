@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from kvsecure.core.accounts import ROOT, Tenant
 from kvsecure.core.apply import tenant_view
+from kvsecure.core.declaring import member_list_body
 from kvsecure.core.history import (
     answer_destroyed,
     answer_history,
@@ -30,6 +31,7 @@ from kvsecure.model.keys import FROM_KEY
 from kvsecure.proto import (
     auth_pb2,
     authstore_pb2,
+    cluster_pb2,
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
@@ -164,6 +166,10 @@ def _alarms(query: _Query, request: maintenance_pb2.AlarmRequest) -> bytes:
     return b"".join(bytes_field(_RESPONSES, alarm.SerializeToString()) for alarm in alarms)
 
 
+def _member_list(query: _Query, _: cluster_pb2.MemberListRequest) -> bytes:
+    return member_list_body(query.state.members)
+
+
 def _tenant_list(query: _Query, _: tenant_pb2.TenantListRequest) -> bytes:
     views = [tenant_view(query.state, tenant) for tenant in query.state.accounts.tenants()]
     return tenant_pb2.TenantListResponse(tenants=views).SerializeToString()
@@ -203,6 +209,7 @@ QUERIES: Final[Mapping[type[Message], Callable[[_Query, Any], bytes]]] = Mapping
         auth_pb2.AuthRoleGetRequest: _role_get,
         auth_pb2.AuthRoleListRequest: _role_list,
         maintenance_pb2.AlarmRequest: _alarms,
+        cluster_pb2.MemberListRequest: _member_list,
         tenant_pb2.TenantListRequest: _tenant_list,
         tenant_pb2.TenantGetRequest: _tenant_get,
         version_pb2.HistoryRequest: _history,

@@ -14,13 +14,13 @@ from typing import Final, NamedTuple, final
 from google.protobuf.message import Message
 
 from kvsecure.core.apply import apply, type_steps
-from kvsecure.core.entry import DamagedEntry, decode
+from kvsecure.core.entry import DamagedEntry, decode, encode_clock
 from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.state import State
 from kvsecure.model.answer import Answer
 from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.model.caller import Caller
-from kvsecure.model.errors import Refused
+from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, MemberId, Term
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Outcome",
     "Proposal",
     "Replica",
+    "clock_proposal",
     "decode_frame",
     "encode_frame",
 ]
@@ -63,9 +64,27 @@ class Proposal:
         self.done = False
 
 
+def clock_proposal(time_s: int, now_ns: int) -> Proposal:
+    """Return a command that says which second it is, for which nobody waits."""
+    entry = encode_clock(time_s)
+    caller, command = decode(entry)
+    proposal = Proposal(entry, caller, command, now_ns, None)
+    proposal.done = True
+    return proposal
+
+
 class _Waiting(NamedTuple):
+    """Commands with a place in the leader's log."""
+
     first: Index
+    # Of the leader that has put them there: another one's entries at these indexes are others.
+    term: Term
     proposals: Sequence[Proposal]
+
+    @property
+    def last(self) -> Index:
+        """The index of the last of them."""
+        return Index(self.first + len(self.proposals) - 1)
 
 
 @final
@@ -123,12 +142,14 @@ def decode_frame(text: bytes, count: int) -> LogFrame:
 class Replica:
     """Consensus and state together."""
 
-    __slots__ = ("_steps", "_waiting", "node", "state")
+    __slots__ = ("_lost", "_steps", "_waiting", "node", "state")
 
     def __init__(self, node: Node, state: State) -> None:
         self.node = node
         self.state = state
         self._waiting: deque[_Waiting] = deque()
+        # Those whose place has become another's, and who have not been told.
+        self._lost: list[Proposal] = []
         # Of the command that is being carried out.
         self._steps: type_steps | None = None
 
@@ -141,17 +162,39 @@ class Replica:
         """
         return self._steps is not None
 
-    def propose(self, proposals: Sequence[Proposal]) -> int:
-        """Hand commands to consensus; return how many bytes their entries are.
+    def propose(self, proposals: Sequence[Proposal]) -> Index:
+        """Hand commands to consensus, as its leader; return the index of the first.
 
         Raises:
             Refusal: This member cannot; nothing was proposed.
         """
-        entries = [proposal.entry for proposal in proposals]
-        size_bytes = sum(map(len, entries))
-        first = self.node.propose(entries, size_bytes)
-        self._waiting.append(_Waiting(first, proposals))
-        return size_bytes
+        node = self.node
+        first = node.propose([proposal.entry for proposal in proposals])
+        self._waiting.append(_Waiting(first, node.term, proposals))
+        return first
+
+    def expect(self, first: Index, term: Term, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Wait for commands that another member, the leader of a term, has put into its log.
+
+        Returns:
+            Those, of these or of earlier ones, whose place is or was another's: whether they are
+            carried out is not known here.
+        """
+        lost: list[Proposal] = []
+        waiting = self._waiting
+        expected = _Waiting(first, term, proposals)
+        if first <= self.node.log.applied or (waiting and waiting[-1].term > term):
+            return list(proposals)
+        while waiting and waiting[-1].last >= first:
+            # A later leader has its own entries there: those of the earlier one can come no more
+            # (Raft section 5.4.3, leader completeness).
+            cut = waiting.pop()
+            kept = max(first - cut.first, 0)
+            if kept:
+                waiting.append(cut._replace(proposals=cut.proposals[:kept]))
+            lost += cut.proposals[kept:]
+        waiting.append(expected)
+        return lost
 
     def ready(self) -> Ready | None:
         """Return what has to be made durable now, or None."""
@@ -168,6 +211,8 @@ class Replica:
             Each proposal that is finished, with its outcome, in log order. Whoever has enough
             closes the iterator, and goes on with another one.
         """
+        if self._lost:
+            yield from self._take_lost()
         log = self.node.log
         settled = log.settled
         if settled == log.applied:
@@ -176,8 +221,17 @@ class Replica:
         index: int = log.applied
         waiting = self._waiting
         ahead = waiting[0] if waiting else None
+        # Through where it is certain that the entries ahead are those that are waited for.
+        certain = 0
         for entry in entries:
             index += 1
+            if ahead is not None and ahead.first <= index > certain:
+                certain = self._certain_through(ahead, Index(index), settled)
+                if certain < index:
+                    waiting.popleft()
+                    self._lost += ahead.proposals[index - ahead.first :]
+                    ahead = waiting[0] if waiting else None
+                    yield from self._take_lost()
             if ahead is not None and index >= ahead.first:
                 proposal = ahead.proposals[index - ahead.first]
                 outcome = self._carry_out(proposal.caller, proposal.command, now_ns)
@@ -193,6 +247,20 @@ class Replica:
                 return
             else:
                 self._note_applied(index)
+
+    def _take_lost(self) -> Generator[tuple[Proposal, Outcome], None, None]:
+        while self._lost:
+            yield self._lost.pop(0), Refused(Failure.TIMEOUT_LEADER_LOST)
+
+    def _certain_through(self, ahead: _Waiting, index: Index, settled: Index) -> int:
+        """Return through where committed entries from an index on are the ones waited for.
+
+        An index and a term name one entry, and all that are before it (Raft section 5.3).
+        """
+        log, last = self.node.log, Index(min(ahead.last, settled))
+        if log.term_of(last) == ahead.term:
+            return last
+        return index if log.term_of(index) == ahead.term else 0
 
     def _note_applied(self, index: int) -> None:
         self.state.index = self.node.log.applied = Index(index)

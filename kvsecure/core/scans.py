@@ -285,12 +285,12 @@ class Scans:
             # At this very moment: the next compaction may come before whoever waits is told.
             nonlocal compacted
             if not given_up:
-                held.append(engine.hold_slices())
+                held.append(engine.slicing.hold())
                 compacted = engine.state.store.compacted
                 rested.set()
 
         given_up = False
-        engine.when_scrubbed(scrubbed)
+        engine.slicing.when_done(scrubbed)
         try:
             async with asyncio.timeout(_QUIET_S_MAX):
                 await rested.wait()

@@ -6,13 +6,14 @@ Keeps: the row that says how far the log is applied goes into the same transacti
     applied, so the state on disk is always the state at exactly that index.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final, final
 
 from google.protobuf.message import DecodeError, Message
 
 from kvsecure.core.accounts import Accounts, Tenant
+from kvsecure.core.members import Members
 from kvsecure.core.mvcc.records import Records, TableSource
 from kvsecure.core.mvcc.retention import Compaction, Destruction, Policy
 from kvsecure.core.mvcc.space import Space
@@ -23,7 +24,7 @@ from kvsecure.model.ids import Index, LeaseId, TenantId, Term
 from kvsecure.proto import maintenance_pb2, state_pb2, version_pb2
 from kvsecure.storage.rows import NO_SCOPE, Row, Table, pack_rows
 
-__all__ = ["State", "UnreadableState", "alarm_list"]
+__all__ = ["MEMBERSHIP_KINDS", "State", "UnreadableState", "alarm_list"]
 
 # First byte of a key of the state table.
 _APPLIED: Final = b"A"
@@ -34,6 +35,11 @@ _LEASE: Final = b"L"
 _ALARM: Final = b"M"
 _TIMELINE: Final = b"W"
 _RETENTION: Final = b"P"
+_MEMBER: Final = b"N"
+_REMOVED: Final = b"X"
+_SIGNING_KEY: Final = b"K"
+# What is of this cluster's members, and no other's.
+MEMBERSHIP_KINDS: Final = frozenset({_MEMBER, _REMOVED, _SIGNING_KEY})
 # Some milliseconds of packing.
 _ROWS_PER_PIECE: Final = 4_000
 
@@ -45,7 +51,7 @@ class UnreadableState(Exception):
 
 @final
 class State:
-    """Key spaces, leases, watches, accounts and alarms at one index of the log."""
+    """Key spaces, leases, watches, accounts, members and alarms at one index of the log."""
 
     def __init__(self, source: TableSource) -> None:
         self.index = Index(0)
@@ -55,6 +61,7 @@ class State:
         hub = self.hub
         self.store = Store(self.records, hub.publish, hub.publish_each, hub.publish_many)
         self.accounts = Accounts()
+        self.members = Members()
         # (member, alarm) pairs that are raised.
         self.alarms: set[tuple[int, int]] = set()
         self._rows: dict[bytes, bytes | None] = {}
@@ -102,6 +109,17 @@ class State:
         record = state_pb2.Alarm(member_id=member, alarm=alarm)
         self._note(key, record if raised else None)
 
+    def touch_member(self, member: state_pb2.Member, *, gone: bool = False) -> None:
+        """Note that a member's record has changed, or that it is a member no more."""
+        number = member.id.to_bytes(8, "big")
+        self._note(_MEMBER + number, None if gone else member)
+        if gone:
+            self._note(_REMOVED + number, state_pb2.Member(id=member.id))
+
+    def touch_signing_key(self, key: state_pb2.SigningKey, *, gone: bool = False) -> None:
+        """Note that a member has a key that it signs tokens with, or has none."""
+        self._note(_SIGNING_KEY + key.member_id.to_bytes(8, "big"), None if gone else key)
+
     def forget_tenant(self, tenant: Tenant) -> None:
         """Note that a tenant is gone, with its users, roles and leases."""
         self._rows[_TENANT + _u32(tenant.id)] = None
@@ -134,8 +152,15 @@ class State:
             or self.records.obsolete
         )
 
-    def begin_flush(self, audit_seq: int, audit_hash: bytes) -> tuple[Index, Iterator[bytes]]:
+    def begin_flush(
+        self, audit_seq: int, audit_hash: bytes, configuration: bytes
+    ) -> tuple[Index, Iterator[bytes]]:
         """Hand over what brings the tables to the present state, packed piece by piece.
+
+        Args:
+            audit_seq: Number of the newest audit record known to be on the disk.
+            audit_hash: And its hash.
+            configuration: The members at the present index, as in an entry of the log.
 
         Returns:
             The index of the state, and the pieces; whatever is written meanwhile is in none.
@@ -156,6 +181,7 @@ class State:
             next_tenant_id=self.accounts.next_tenant_id,
             audit_seq=audit_seq,
             audit_hash=audit_hash,
+            configuration=configuration,
         )
         rows.append(Row(Table.STATE, _APPLIED, NO_SCOPE, applied.SerializeToString()))
         self._stored_index = self.index
@@ -165,11 +191,22 @@ class State:
         """Take note that what was handed over is durable."""
         self.records.end_flush()
 
-    def found(self) -> None:
-        """Make the state of a new cluster."""
+    def found(self, founders: Sequence[state_pb2.Member] = ()) -> None:
+        """Make the state of a new cluster.
+
+        Args:
+            founders: Who its members are; the same in the same order on every one of them.
+        """
+        self.found_members(founders)
         for tenant in self.accounts.found():
             self.store.add_space(tenant.id)
             self.touch_tenant(tenant)
+
+    def found_members(self, founders: Sequence[state_pb2.Member]) -> None:
+        """Name the members, where nobody is one yet: in a new cluster, or one of former days."""
+        self.members.found(founders)
+        for founder in founders:
+            self.touch_member(founder)
 
     def load(
         self, rows: Iterable[tuple[bytes, bytes]], blocks: Iterable[bytes], now_ns: int
@@ -197,6 +234,7 @@ class State:
             for _, value in by_kind.pop(_ALARM, []):
                 alarm = state_pb2.Alarm.FromString(value)
                 self.alarms.add((alarm.member_id, alarm.alarm))
+            self._load_members(by_kind)
             for key, value in by_kind.pop(_RETENTION, []):
                 space = self.store.space(TenantId(int.from_bytes(key[1:5], "big")))
                 for policy in state_pb2.Retention.FromString(value).policies:
@@ -237,6 +275,15 @@ class State:
         for key, value in by_kind.pop(_ROLE, []):
             role = state_pb2.Role.FromString(value)
             tenants[int.from_bytes(key[1:5], "big")].roles[role.name] = role
+
+    def _load_members(self, by_kind: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
+        for _, value in by_kind.pop(_MEMBER, []):
+            self.members.load(state_pb2.Member.FromString(value))
+        for _, value in by_kind.pop(_REMOVED, []):
+            self.members.load_removed(state_pb2.Member.FromString(value).id)
+        for _, value in by_kind.pop(_SIGNING_KEY, []):
+            self.members.load_key(state_pb2.SigningKey.FromString(value))
+        self.accounts.decide_anew(self.members.removed_count)
 
     def _note(self, key: bytes, record: Message | None) -> None:
         self._rows[key] = None if record is None else record.SerializeToString()

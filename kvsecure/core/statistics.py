@@ -17,6 +17,7 @@ class EngineStatistics:
 
     __slots__ = (
         "commits",
+        "leader_changes",
         "log_bytes",
         "pauses",
         "proposals_failed",
@@ -27,6 +28,7 @@ class EngineStatistics:
 
     def __init__(self) -> None:
         self.proposals_failed = 0
+        self.leader_changes = 0
         self.log_bytes = 0
         # Of the log process, and of the table process.
         self.syncs = Histogram(DISK_BUCKETS_S)

@@ -105,12 +105,42 @@ class Failure(Enum):
         Code.INVALID_ARGUMENT,
         "etcdserver: invalid auth management",
     )
+    MEMBER_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: member ID already exist")
+    PEER_URL_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists")
+    # The code is a slip of etcd's; clients match the text.
+    NOT_ENOUGH_STARTED = (
+        Code.UNKNOWN,
+        "etcdserver: re-configuration failed due to not enough started members",
+    )
+    MEMBER_BAD_URLS = (Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
+    MEMBER_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: member not found")
+    MEMBER_NOT_LEARNER = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member",
+    )
+    LEARNER_NOT_READY = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    )
+    TOO_MANY_LEARNERS = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: too many learner members in cluster",
+    )
+    UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
     TIMEOUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
+    TIMEOUT_LEADER_LOST = (
+        Code.UNAVAILABLE,
+        "etcdserver: request timed out, possibly due to previous leader failure",
+    )
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
     NOT_LEADER = (Code.FAILED_PRECONDITION, "etcdserver: not leader")
     BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+    TRANSFER_TIMEOUT = (
+        Code.UNKNOWN,
+        "etcdserver: request timed out, leader transfer took too long",
+    )
     WRONG_DOWNGRADE_FORMAT = (
         Code.INVALID_ARGUMENT,
         "etcdserver: wrong downgrade target version format",
@@ -135,6 +165,10 @@ class Failure(Enum):
     )
     # The detail says why; it is of the member's own disk, for an administrator of the cluster.
     MAINTENANCE_FAILED = (Code.UNAVAILABLE, "kvsecure: maintenance failed")
+    NOT_LISTENING = (
+        Code.FAILED_PRECONDITION,
+        "kvsecure: this member does not listen for others: start it with --listen-peer-urls first",
+    )
     IDENTITY_CONFLICT = (
         Code.UNAUTHENTICATED,
         "kvsecure: the client certificate and the token name different users",
@@ -143,6 +177,7 @@ class Failure(Enum):
     NAME_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: name rejected")
     TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
     TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
+    TOO_MANY_MEMBERS = (Code.FAILED_PRECONDITION, "kvsecure: too many members")
     KEYS_UNCHANGED = (Code.FAILED_PRECONDITION, "kvsecure: the keys are as they were")
     RETENTION_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: retention policy rejected")
     RETENTION_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: retention policy not found")

@@ -23,6 +23,7 @@ __all__ = [
     "HEADER_LIST_BYTES_MAX",
     "HISTORY_BYTES_MAX",
     "HISTORY_VERSIONS_MAX",
+    "LEARNERS_MAX",
     "LEASE_CHECKPOINTS_MAX",
     "LEASE_CHECKPOINT_BATCHES_MAX",
     "LEASE_CHECKPOINT_EVERY_S",
@@ -31,6 +32,8 @@ __all__ = [
     "LEASE_OF_QUEUES_TTL_S",
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
+    "LONG_RANGES_WAITING_MAX",
+    "MEMBERS_MAX",
     "PASSWORD_BYTES_MAX",
     "PASSWORD_CHARACTERS_MIN",
     "PASSWORD_QUEUE_MAX",
@@ -46,12 +49,15 @@ __all__ = [
     "PEER_HANDSHAKES_PER_SOURCE_MAX",
     "PEER_HELLO_BYTES_MAX",
     "PEER_HELLO_S_MAX",
+    "PEER_MEMBERS_BYTES_MAX",
     "PEER_MESSAGE_BYTES_MAX",
     "PEER_PIECE_BYTES_MAX",
     "PEER_QUEUE_BYTES_MAX",
     "PEER_QUEUE_MESSAGES_MAX",
     "PEER_SHARE_BYTES",
     "PEER_UNSENT_BYTES_MAX",
+    "PEER_URLS_MAX",
+    "PEER_URL_BYTES_MAX",
     "PROPOSALS_PENDING_MAX",
     "QUEUE_KEYS_AT_ONCE",
     "QUEUE_KEYS_PER_STEP",
@@ -77,7 +83,7 @@ __all__ = [
     "WAL_SEGMENT_BYTES_MAX",
     "WATCHES_PER_STREAM_MAX",
     "WATCH_KEYS_PER_SLICE",
-    "WATCH_MISSED_CHANGES_MAX",
+    "WATCH_MISSED_BYTES_MAX",
     "WATCH_QUEUE_BYTES_MAX",
     "WATCH_ROOM_BYTES_MAX",
 ]
@@ -95,6 +101,9 @@ TXN_DEPTH_MAX: Final = 64
 REQUEST_TIMEOUT_S: Final = 7.0
 # etcd answers "too many requests" when 5,000 entries are committed and not applied.
 PROPOSALS_PENDING_MAX: Final = 5_000
+# Ranges of one connection that are read in steps, behind the one that is being read: nobody can
+# tell whether who asked still waits.
+LONG_RANGES_WAITING_MAX: Final = 100
 
 # --- leases -------------------------------------------------------------------------------------
 # etcd: ceil(3 * election ticks / 2 * heartbeat) with its default timing.
@@ -171,9 +180,9 @@ WATCHES_PER_STREAM_MAX: Final = 10_000
 WATCH_QUEUE_BYTES_MAX: Final = 1024 * 1024
 # The same for all watchers of one connection together: it may have thousands and read nothing.
 WATCH_ROOM_BYTES_MAX: Final = 8 * 1024 * 1024
-# Where and what the changes are that a watcher has missed: some 20 MB. Who has missed more walks
-# the keys again.
-WATCH_MISSED_CHANGES_MAX: Final = 100_000
+# Where and what the changes are that a watcher has missed: some 200,000 where keys are short. Who
+# has missed more walks the keys again.
+WATCH_MISSED_BYTES_MAX: Final = 16 * 1024 * 1024
 # A millisecond or two of work, more where keys have many versions.
 WATCH_KEYS_PER_SLICE: Final = 2_000
 
@@ -199,6 +208,8 @@ PEER_MESSAGE_BYTES_MAX: Final = WAL_SEGMENT_BYTES_MAX
 PEER_HELLO_BYTES_MAX: Final = 1_024
 # A member says hello with its first bytes.
 PEER_HELLO_S_MAX: Final = 5.0
+# Who all members are, for one that joins: dozens of them, with dozens of addresses each.
+PEER_MEMBERS_BYTES_MAX: Final = 256 * 1024
 # To connect and shake hands; then the next address has its turn.
 PEER_DIAL_S_MAX: Final = 5.0
 # What waits for one peer that reads slowly; consensus sends again what does not fit. As many
@@ -223,6 +234,13 @@ PEER_CONNECTIONS_PER_LOCAL_SOURCE_MAX: Final = 192
 PEER_HANDSHAKES_MAX: Final = 128
 PEER_HANDSHAKES_PER_SOURCE_MAX: Final = 16
 PEER_HANDSHAKES_PER_LOCAL_SOURCE_MAX: Final = 64
+# A change may come from as many members and go to as many others (255 together in consensus).
+MEMBERS_MAX: Final = 64
+# As in etcd: each is one more to send everything to.
+LEARNERS_MAX: Final = 1
+# Of one member.
+PEER_URLS_MAX: Final = 16
+PEER_URL_BYTES_MAX: Final = 512
 
 invariant(LEASE_TTL_S_MIN < LEASE_TTL_S_MAX, "some lease must be possible")
 invariant(

@@ -11,14 +11,11 @@ from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Code, Refused
 from kvsecure.security.session import Peer
 
-__all__ = ["Asking", "PatientAsking"]
+__all__ = ["Asking", "Awaiting", "PatientAsking"]
 
 
-class Asking(Protocol):
-    """One request, as far as the gate needs to know it."""
-
-    peer: Peer
-    token: bytes
+class Awaiting(Protocol):
+    """Whoever waits for what becomes of a command."""
 
     def succeed(self, answer: Answer) -> None:
         """Answer; called once, unless `fail` is."""
@@ -27,6 +24,13 @@ class Asking(Protocol):
     def fail(self, refused: Refused) -> None:
         """Refuse; called once, unless `succeed` is."""
         ...
+
+
+class Asking(Awaiting, Protocol):
+    """One request, as far as the gate needs to know it."""
+
+    peer: Peer
+    token: bytes
 
 
 class PatientAsking(Asking, Protocol):

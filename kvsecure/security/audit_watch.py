@@ -51,5 +51,5 @@ class AuditWatch:
         elif self._failing:
             self._failing = False
             _log.info("the audit trail can be written again")
-            self._gate.note("audit-recovered", failures=audit.failures)
+            self._gate.events.note("audit-recovered", failures=audit.failures)
             self._schedule()

@@ -180,7 +180,9 @@ class Authenticator:
         return claims is not None and claims.tenant != default.id
 
     def _check_claims(self, claims: Claims, peer: Peer) -> Tenant:
-        """Check a verified token against the accounts as they are now."""
+        """Check a verified token against the accounts and the members as they are now."""
+        if not self._mint.knows(claims):
+            raise Refused(Failure.INVALID_AUTH_TOKEN)
         tenant = self._state.accounts.tenant(claims.tenant)
         user = tenant.users.get(claims.user) if tenant else None
         if tenant is None or user is None or user.id != claims.user_id:

@@ -39,6 +39,10 @@ class Getting(Protocol):
         """Answer the first of the requests, as many as there are bodies."""
         ...
 
+    def go_alone(self, count: int) -> None:
+        """Have the requests behind the first so many, which were answered, asked one by one."""
+        ...
+
 
 class Putting(Protocol):
     """Who asks for a burst of puts."""
@@ -89,12 +93,20 @@ class Bursts:
         """Answer a burst of linearizable gets, until it is much.
 
         Returns:
-            How many of the requests were answered, from the first on: fewer than all where the
+            How many of the requests were taken, from the first on: fewer than all where the
             answers have more than `bytes_max` bytes, none where it has to go request by request.
         """
         engine = self._engine
         if not engine.can_read_keys():
-            return 0
+            if engine.is_alone:
+                return 0
+            # Others are asked first, once for all who come in this turn.
+            engine.when_readable(
+                lambda: asking.go_alone(self.get(asking, burst, bytes_max)),
+                # Each waits again, and is refused by itself.
+                lambda _: asking.go_alone(0),
+            )
+            return len(burst.keys)
         session = self._allowed(asking, burst)
         if session is None:
             return 0

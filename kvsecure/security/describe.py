@@ -10,7 +10,7 @@ Keeps: what is said of a refused request has a bounded size: strangers fill no d
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, cast, final
 
@@ -174,8 +174,23 @@ class _Scribe:
         elif isinstance(content, bool | int):
             shown[name] = content
         else:
-            # Lists of numbers and enums; nothing else is repeated and plain.
-            shown[name] = [each for each in content if isinstance(each, bool | int)]
+            self._list(shown, name, content)
+
+    def _list(self, shown: dict[str, object], name: str, content: Sequence[Any]) -> None:
+        """Show numbers, enums and texts; nothing else is repeated and plain."""
+        listed: list[object] = []
+        for each in content:
+            if isinstance(each, str):
+                if not self._operations_left:
+                    shown[f"{name}_truncated"] = len(content)
+                    break
+                self._operations_left -= 1
+                whole: dict[str, object] = {}
+                self._name(whole, name, each.encode())
+                listed.append(each if whole == {name: each} else whole)
+            elif isinstance(each, bool | int):
+                listed.append(each)
+        shown[name] = listed
 
     def _name(self, shown: dict[str, object], name: str, content: bytes) -> None:
         if len(content) > self._name_bytes_max:

@@ -15,6 +15,7 @@ Keeps: nothing is proposed before its intent record is on its way to the disk, a
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, cast, final
 
 from google.protobuf.message import Message
@@ -22,9 +23,10 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide, is_open
 from kvsecure.core.engine import Engine
 from kvsecure.core.entry import encode, envelope
-from kvsecure.core.member import MemberFacts, member_list_body, status_body
+from kvsecure.core.member import MemberFacts, status_body
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
+from kvsecure.core.reading import caught_up
 from kvsecure.core.replica import Outcome, Proposal
 from kvsecure.model.answer import Answer
 from kvsecure.model.burst import PutBurst, PutTxn
@@ -35,18 +37,18 @@ from kvsecure.model.limits import AUTH_NAME_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto import (
     auth_pb2,
-    cluster_pb2,
     kv_pb2,
     lease_pb2,
     maintenance_pb2,
     state_pb2,
     tenant_pb2,
 )
-from kvsecure.security.asking import Asking
+from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.bursts import Bursts
 from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
+from kvsecure.security.events import Events
 from kvsecure.security.lease_care import LeaseCare
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
@@ -61,7 +63,7 @@ _log: Final = log("gate")
 
 # What is remembered of a command until it is finished: who asks (nobody, where the member does),
 # how the outcome's record ends, and the number of the intent's.
-type_in_flight = tuple[Asking | None, bytes, int]
+type_in_flight = tuple[Awaiting | None, bytes, int]
 
 
 @final
@@ -98,6 +100,7 @@ class Gate:
         self.leases: LeaseCare
         self._schedule: Callable[[], None]
         self._records = Recorder(audit, now_ns)
+        self.events = Events(self._records, self.schedule)
 
     def open_to(self, engine: Engine, schedule: Callable[[], None]) -> None:
         """Connect to the engine, and to what makes a turn end."""
@@ -136,7 +139,12 @@ class Gate:
             request: Its bytes, which become the log's.
             asked: What is decided and recorded, where the command is what it comes to.
         """
-        session = self.admit(asking, asked or command)
+        decided = command if asked is None else asked
+        if self._may_be_too_early(asking, decided):
+            resume = partial(self.submit, asking, command, request, asked)
+            self.when_readable(asking, decided, resume)
+            return
+        session = self._identify(asking, decided)
         if session is not None:
             self.carry_out(asking, session, command, request, asked)
 
@@ -147,14 +155,23 @@ class Gate:
         command: Message,
         request: bytes,
         asked: Message | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
-        """Do what `submit` does for a session that may ask this."""
+        """Do what `submit` does for a session that is known already: it is decided all the same.
+
+        `check` may refuse it then.
+        """
+        asked = command if asked is None else asked
+        if not self._allows(asking, session, asked):
+            return
         now_ns = self._now_ns()
-        intent = self._records.intent(session, asked or command)
+        intent = self._records.intent(session, asked)
         entry = encode(type(command), session.envelope, request)
         in_flight: type_in_flight = (asking, session.stage_outcome, intent)
         proposal = Proposal(entry, session.caller, command, now_ns, in_flight)
         try:
+            if check is not None:
+                check()
             self._check_room(command, len(request))
             self._engine.submit(proposal)
         except Refused as refused:
@@ -162,7 +179,7 @@ class Gate:
             self.finished(proposal, refused)
 
     def submit_system(
-        self, tenant: TenantId, command: Message, asking: Asking | None = None
+        self, tenant: TenantId, command: Message, asking: Awaiting | None = None
     ) -> None:
         """Take a command of the member itself through the log.
 
@@ -214,7 +231,7 @@ class Gate:
         command = proposal.command
         if type(command) is kv_pb2.CompactionRequest and command.physical:
             # It asked to be told when the bytes are gone.
-            self._engine.when_scrubbed(lambda: asking.succeed(outcome))
+            self._engine.slicing.when_done(lambda: asking.succeed(outcome))
         else:
             asking.succeed(outcome)
 
@@ -234,7 +251,7 @@ class Gate:
             self.submit(asking, txn, request)
 
     def reject(self, asking: Asking, request: Message, refused: Refused) -> None:
-        """Record and refuse a request whose shape is wrong; nobody decided about it."""
+        """Record and refuse what nobody decided about: its shape is wrong, or its time is up."""
         self._records.event(
             stage="rejected",
             actor=self._actor_of(asking),
@@ -266,11 +283,19 @@ class Gate:
         engine = self._engine
         is_range = type(request) is kv_pb2.RangeRequest
         if not (stale or (engine.can_read_keys() if is_range else engine.can_read())):
-            engine.when_readable(lambda: self.read(asking, request))
+            self.when_readable(asking, request, lambda: self.read(asking, request))
             return
         session = self.admit(asking, request)
-        if session is not None:
+        if session is None:
+            return
+        if type(request) is lease_pb2.LeaseTimeToLiveRequest and not engine.leading.is_own:
+            self.leases.ask_leader(asking, session, request)
+        else:
             self.answer(asking, session, request)
+
+    def when_readable(self, asking: Asking, request: Message, resume: Callable[[], None]) -> None:
+        """Go on once a linearizable read can be answered; a request that waits too long ends."""
+        self._engine.when_readable(resume, partial(self.reject, asking, request))
 
     def answer(self, asking: Asking, session: Session, request: Message) -> None:
         """Answer a session that may ask this, from the applied state as it is."""
@@ -310,8 +335,6 @@ class Gate:
         match request:
             case maintenance_pb2.StatusRequest():
                 body = status_body(self.facts, self._engine)
-            case cluster_pb2.MemberListRequest():
-                body = member_list_body(self.facts)
             case tenant_pb2.AuditHeadRequest():
                 body = self.audit.head_body()
             case _:
@@ -354,7 +377,7 @@ class Gate:
     def keep_alive(self, asking: Asking, request: lease_pb2.LeaseKeepAliveRequest) -> None:
         """Renew a lease."""
         if not self._engine.can_read():
-            self._engine.when_readable(lambda: self.keep_alive(asking, request))
+            self.when_readable(asking, request, lambda: self.keep_alive(asking, request))
             return
         session = self.admit(asking, request)
         if session is None:
@@ -369,6 +392,7 @@ class Gate:
         actor: dict[str, object] = {"user": request.name[:AUTH_NAME_BYTES_MAX], "via": "password"}
         peer = asking.peer
         try:
+            await caught_up(self._engine)
             outcome = await self.authenticator.log_in(request.name, password, peer)
         except Refused as refused:
             self._count_failure(refused)
@@ -491,40 +515,6 @@ class Gate:
             return None
         return renewed
 
-    # --- events of the member itself ------------------------------------------------------------
-
-    def note(self, stage: str, **facts: object) -> None:
-        """Record something that nobody asked for: a start, a stop, a setting."""
-        self._records.event(stage=stage, actor={"via": "system"}, note=facts)
-
-    def note_handshake_failure(self, ip: str, port: int, reason: str) -> None:
-        """Record a connection that never became one."""
-        self._records.event(
-            stage="handshake-failed",
-            actor={"via": "nobody"},
-            note={"ip": ip, "port": port, "reason": reason},
-        )
-        self._schedule()
-
-    def note_cut(self, peer: Peer, reason: str) -> None:
-        """Record that a connection was ended for what has become of its certificate."""
-        actor: dict[str, object] = {"via": "nobody"}
-        if peer.user is not None:
-            actor = {"user": peer.user.user, "via": "certificate"}
-        self._records.event(
-            stage="connection-cut",
-            actor=actor,
-            peer=peer,
-            tenant=peer.user.tenant if peer.user is not None else None,
-            note={"reason": reason},
-        )
-        self._schedule()
-
-    def note_credentials(self, stage: str, facts: dict[str, object]) -> None:
-        """Record what became of new certificates, authorities or revocation lists."""
-        self.note(stage, **facts)
-        self._schedule()
-
     # --- within ---------------------------------------------------------------------------------
 
     def _try_again(self, proposal: Proposal) -> None:
@@ -536,9 +526,26 @@ class Gate:
 
     def admit(self, asking: Asking, request: Message) -> Session | None:
         """Identify and decide; a refusal is recorded and answered here."""
+        session = self._identify(asking, request)
+        return session if session is not None and self._allows(asking, session, request) else None
+
+    def _may_be_too_early(self, asking: Asking, request: Message) -> bool:
+        """Tell whether a request would be refused for what this member may not have heard of yet.
+
+        That somebody may is decided again when it is applied; that somebody may not is final.
+        """
+        if self._engine.is_alone or self._engine.can_read():
+            return False
+        try:
+            session = self.authenticator.session(asking.peer, asking.token)
+        except Refused:
+            return not is_open(request)
+        return decide(session.grants, request, session.facts) is not Decision.ALLOW
+
+    def _identify(self, asking: Asking, request: Message) -> Session | None:
         peer = asking.peer
         try:
-            session = self.authenticator.session(peer, asking.token)
+            return self.authenticator.session(peer, asking.token)
         except Refused as refused:
             if is_open(request):
                 return self.authenticator.stranger(peer)
@@ -552,12 +559,14 @@ class Gate:
             )
             asking.fail(refused)
             return None
+
+    def _allows(self, asking: Asking, session: Session, request: Message) -> bool:
         decision = decide(session.grants, request, session.facts)
         if decision is Decision.ALLOW:
-            return session
+            return True
         self._records.denial(session, request, decision.value)
         asking.fail(Refused(Failure.PERMISSION_DENIED))
-        return None
+        return False
 
     def _actor_of(self, asking: Asking) -> dict[str, object]:
         try:

@@ -11,10 +11,14 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol, final
 
+from google.protobuf.message import Message
+
 from kvsecure.core.engine import Engine
 from kvsecure.core.mvcc.space import Space
+from kvsecure.core.query import answer_query
+from kvsecure.core.relay import type_answered
 from kvsecure.model.answer import Answer
-from kvsecure.model.errors import Refused
+from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import LeaseId, TenantId
 from kvsecure.model.limits import (
     LEASE_CHECKPOINT_BATCHES_MAX,
@@ -27,8 +31,9 @@ from kvsecure.proto.lease_pb2 import (
     LeaseKeepAliveRequest,
     LeaseKeepAliveResponse,
     LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
 )
-from kvsecure.security.asking import Asking
+from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.recorder import Recorder
 from kvsecure.security.session import Session
 
@@ -42,7 +47,7 @@ class _Submit(Protocol):
         self,
         tenant: TenantId,
         command: LeaseRevokeRequest | LeaseCheckpointRequest,
-        asking: Asking | None = None,
+        asking: Awaiting | None = None,
     ) -> None: ...
 
 
@@ -74,8 +79,11 @@ class LeaseCare:
         self.expired = 0
 
     def scan(self) -> None:
-        """Revoke leases whose time is over, and note how long others have; half a second apart."""
-        if not self._engine.can_read():
+        """Revoke leases whose time is over, and note how long others have; half a second apart.
+
+        Whoever leads does, and nobody else.
+        """
+        if not self._engine.leading.is_own or not self._engine.is_whole:
             return
         now_ns = self._now_ns()
         spaces = list(self._engine.state.store.spaces())
@@ -95,17 +103,34 @@ class LeaseCare:
     def keep_alive(self, asking: Asking, session: Session, request: LeaseKeepAliveRequest) -> None:
         """Renew a lease for a session that may.
 
-        It lives on this member's clock, so nothing goes through the log, unless the log says that
-        it has less than its whole time: that is taken back first.
+        It lives on the clock of the member that leads, so nothing goes through the log, unless the
+        log says that it has less than its whole time: that is taken back first.
         """
-        if not session.space.leases.remaining_s(LeaseId(request.ID)):
-            self._renew(asking, session, request)
+        if not self._engine.leading.is_own:
+            self.ask_leader(asking, session, request)
             return
-        whole = LeaseCheckpointRequest(checkpoints=[LeaseCheckpoint(ID=request.ID)])
-        waiting = _Renewal(asking, lambda _: self._renew(asking, session, request))
+        self._with_whole_time(
+            session.space,
+            LeaseId(request.ID),
+            lambda: self._renew(asking, session, request),
+            asking.fail,
+        )
+
+    def _with_whole_time(
+        self,
+        space: Space,
+        lease: LeaseId,
+        renew: Callable[[], None],
+        fail: Callable[[Refused], None],
+    ) -> None:
+        """Go on once the log says nothing of a lease having less than its whole time."""
+        if not space.leases.remaining_s(lease):
+            renew()
+            return
+        whole = LeaseCheckpointRequest(checkpoints=[LeaseCheckpoint(ID=lease)])
         with contextlib.suppress(Refused):
-            # A refusal has reached `asking` too.
-            self._submit(session.space.tenant, whole, waiting)
+            # A refusal has reached who waits too.
+            self._submit(space.tenant, whole, _Renewal(renew, fail))
 
     def _renew(self, asking: Asking, session: Session, request: LeaseKeepAliveRequest) -> None:
         revision = self._engine.state.store.revision
@@ -114,6 +139,62 @@ class LeaseCare:
         body = LeaseKeepAliveResponse(ID=request.ID, TTL=ttl_s).SerializeToString()
         self._records.read(session, request, b'"code":"OK","rev":%d' % revision)
         asking.succeed(Answer(revision, body))
+
+    # --- members of one another -------------------------------------------------------------------
+
+    def ask_leader(
+        self,
+        asking: Asking,
+        session: Session,
+        request: LeaseKeepAliveRequest | LeaseTimeToLiveRequest,
+    ) -> None:
+        """Have the leader answer, for a session that may ask."""
+
+        def answered(revision: int, came: bytes | Refused) -> None:
+            if isinstance(came, Refused):
+                code = came.code.name.encode()
+                self._records.read(session, request, b'"code":"%b"' % code)
+                asking.fail(came)
+                return
+            self._records.read(session, request, b'"code":"OK","rev":%d' % revision)
+            asking.succeed(Answer(revision, came))
+
+        self._engine.peering.ask(session.space.tenant, request, answered)
+
+    def answer_member(self, tenant: TenantId, request: Message, answered: type_answered) -> None:
+        """Answer, as the leader, what another member asks for a client that may ask it."""
+
+        def fail(refused: Refused) -> None:
+            answered(0, refused)
+
+        def resume() -> None:
+            try:
+                self._answer_member(tenant, request, answered)
+            except Refused as refused:
+                fail(refused)
+
+        self._engine.when_readable(resume, fail)
+
+    def _answer_member(self, tenant: TenantId, request: Message, answered: type_answered) -> None:
+        state = self._engine.state
+        found = state.accounts.tenant(tenant)
+        if not self._engine.leading.is_own or found is None:
+            # Whoever asks tries again, or its client does.
+            raise Refused(Failure.NO_LEADER)
+        space = state.store.space(tenant)
+        if isinstance(request, LeaseTimeToLiveRequest):
+            answer = answer_query(state, found, space, request, self._now_ns())
+            answered(answer.revision, answer.body)
+        elif isinstance(request, LeaseKeepAliveRequest):
+            lease = LeaseId(request.ID)
+
+            def renew() -> None:
+                ttl_s = space.leases.renew(lease, self._now_ns())
+                self.renewed += ttl_s > 0
+                body = LeaseKeepAliveResponse(ID=lease, TTL=ttl_s).SerializeToString()
+                answered(state.store.revision, body)
+
+            self._with_whole_time(space, lease, renew, lambda refused: answered(0, refused))
 
     def _expire(self, spaces: list[Space], now_ns: int) -> None:
         """Revoke what is due in these spaces, as many in each as long as not all can be."""
@@ -151,18 +232,16 @@ class LeaseCare:
 class _Renewal:
     """A keep-alive that waits until its lease has its whole time in the log."""
 
-    __slots__ = ("_asking", "_renew", "peer", "token")
+    __slots__ = ("_fail", "_renew")
 
-    def __init__(self, asking: Asking, renew: Callable[[Answer], None]) -> None:
-        self._asking = asking
+    def __init__(self, renew: Callable[[], None], fail: Callable[[Refused], None]) -> None:
         self._renew = renew
-        self.peer = asking.peer
-        self.token = asking.token
+        self._fail = fail
 
-    def succeed(self, answer: Answer) -> None:
+    def succeed(self, _: Answer) -> None:
         """Renew now."""
-        self._renew(answer)
+        self._renew()
 
     def fail(self, refused: Refused) -> None:
         """Refuse."""
-        self._asking.fail(refused)
+        self._fail(refused)

@@ -17,6 +17,7 @@ from kvsecure.core.mvcc.walk import Walk
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.keys import span_of
+from kvsecure.model.limits import LONG_RANGES_WAITING_MAX
 from kvsecure.proto.kv_pb2 import RangeRequest
 from kvsecure.security.asking import Asking
 from kvsecure.security.gate import Gate
@@ -28,8 +29,6 @@ __all__ = ["LONG_RANGE_KEYS", "LongRanges"]
 LONG_RANGE_KEYS: Final = 500
 # Parts are joined in the end: there need not be many.
 _PART_BYTES: Final = 1024 * 1024
-# Of one connection. Nobody can tell whether who asked still waits.
-_WAITING_MAX: Final = 100
 
 
 class _Waiting(NamedTuple):
@@ -65,7 +64,7 @@ class LongRanges:
         """Answer a range request, its shape checked."""
         gate, engine = self._gate, self._gate.engine
         if not request.serializable and not engine.can_read_keys():
-            engine.when_readable(lambda: self.read(asking, request))
+            gate.when_readable(asking, request, lambda: self.read(asking, request))
             return
         session = gate.admit(asking, request)
         if session is None:
@@ -74,7 +73,7 @@ class LongRanges:
             gate.answer(asking, session, request)
             return
         waiting = self._waiting.setdefault(id(asking.peer), deque())
-        if len(waiting) >= _WAITING_MAX:
+        if len(waiting) >= LONG_RANGES_WAITING_MAX:
             gate.fail_read(asking, session, request, Refused(Failure.TOO_MANY_REQUESTS))
             return
         waiting.append(_Waiting(asking, session, request))

@@ -136,7 +136,7 @@ class Observation:
             self._wake()
             return
         self._session = session
-        if not search.is_settled or not self._gate.engine.can_read():
+        if not search.is_settled or not self._gate.engine.is_whole:
             self.look()
             return
         revision = self._gate.engine.state.store.revision

@@ -186,7 +186,7 @@ class Place:
 
     def _found(self, search: Search) -> None:
         self._is_looking = False
-        if not self._around.gate.engine.can_read():
+        if not self._around.gate.engine.is_whole:
             self.look()
             return
         if self._is_over or not self._may_wait():

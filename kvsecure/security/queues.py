@@ -110,7 +110,7 @@ class Queues:
         """Answer with the oldest key of a queue."""
         engine = self._gate.engine
         if not engine.can_read():
-            engine.when_readable(lambda: self.lead(asking, request))
+            self._gate.when_readable(asking, request, lambda: self.lead(asking, request))
             return
         session = self._gate.admit(asking, request)
         if session is not None:
@@ -123,7 +123,7 @@ class Queues:
     ) -> None:
         gate = self._gate
         has_moved = session.law_revision != session.tenant.law_revision
-        if has_moved or not search.is_settled or not gate.engine.can_read():
+        if has_moved or not search.is_settled or not gate.engine.is_whole:
             # Accounts, or who leads, have moved while others were looked at.
             self.lead(asking, request)
             return
@@ -141,7 +141,7 @@ class Queues:
     def _grant(self, asking: Asking, session: Session, lease: int) -> None:
         """Grant the lease of what follows it in the log.
 
-        Whoever is somebody may have one; if it is refused, what follows is as well.
+        The law decides it by itself; if it is refused, what follows is as well.
         """
         request = LeaseGrantRequest(ID=lease, TTL=LEASE_OF_QUEUES_TTL_S)
         nobody = Unanswered(asking.peer, asking.token)

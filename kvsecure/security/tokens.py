@@ -7,11 +7,12 @@ Follows: RFC 7519, RFC 8725 (one algorithm, from configuration), RFC 8037 (EdDSA
 """
 
 import base64
+from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 import jwt
 
-from kvsecure.crypto.signing import SigningKey
+from kvsecure.crypto.signing import SigningKey, VerifyingKey
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import ClusterId, TenantId
 from kvsecure.model.limits import TOKEN_BYTES_MAX
@@ -37,16 +38,33 @@ class Claims(NamedTuple):
     expires_s: int
     # SHA-256 of the client certificate it is bound to, or empty.
     certificate: bytes
+    # Of the key that it is signed with; whoever mints needs none.
+    key_id: str = ""
 
 
 @final
 class TokenMint:
-    """Mints and verifies the tokens of one cluster."""
+    """Mints the tokens of one member, and verifies those of every member of its cluster."""
 
-    __slots__ = ("_audience", "_key", "_ttl_s")
+    __slots__ = ("_audience", "_find", "_key", "_ttl_s")
 
-    def __init__(self, key: SigningKey, cluster: ClusterId, ttl_s: int) -> None:
+    def __init__(
+        self,
+        key: SigningKey,
+        cluster: ClusterId,
+        ttl_s: int,
+        find: Callable[[str], VerifyingKey | None],
+    ) -> None:
+        """Make a mint.
+
+        Args:
+            key: What this member signs with.
+            cluster: Whose tokens they are.
+            ttl_s: How long they are good for.
+            find: Gives the key of an id if tokens may be signed with it, the member's own included.
+        """
         self._key = key
+        self._find = find
         self._audience = f"{cluster:x}"
         self._ttl_s = ttl_s
 
@@ -54,6 +72,10 @@ class TokenMint:
     def ttl_s(self) -> int:
         """How long a token is good for."""
         return self._ttl_s
+
+    def knows(self, claims: Claims) -> bool:
+        """Tell whether the key that a verified token was signed with is still good."""
+        return self._find(claims.key_id) is not None
 
     def mint(self, claims: Claims, now_s: int) -> Secret:
         """Return a token for a session that begins now."""
@@ -79,7 +101,7 @@ class TokenMint:
         return Secret.of_text(token)
 
     def verify(self, token: bytes, now_s: int) -> Claims:
-        """Return what a token says, if this cluster minted it and it is good now.
+        """Return what a token says, if a member of this cluster minted it and it is good now.
 
         Raises:
             Refused: It is not (INVALID_AUTH_TOKEN, whatever the reason).
@@ -88,11 +110,13 @@ class TokenMint:
             raise Refused(Failure.INVALID_AUTH_TOKEN)
         try:
             header = jwt.get_unverified_header(token)
-            if header.get("kid") != self._key.public.key_id or header.get("typ") != _TYPE:
+            key_id = header.get("kid")
+            key = self._find(key_id) if isinstance(key_id, str) else None
+            if key is None or header.get("typ") != _TYPE:
                 raise Refused(Failure.INVALID_AUTH_TOKEN)
             payload = jwt.decode(
                 token,
-                self._key.public.native,
+                key.native,
                 algorithms=["EdDSA"],
                 audience=self._audience,
                 issuer=self._audience,
@@ -115,6 +139,7 @@ class TokenMint:
                 session=str(payload["sid"]),
                 expires_s=int(payload["exp"]),
                 certificate=_bound_certificate(payload),
+                key_id=key.key_id,
             )
             not_before_s = int(payload["nbf"])
         except (

@@ -18,7 +18,7 @@ from kvsecure.core.scan import Damage
 from kvsecure.core.scans import Backup, Scans
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Code, Failure, Refused
-from kvsecure.model.ids import SYSTEM_TENANT
+from kvsecure.model.ids import SYSTEM_TENANT, MemberId
 from kvsecure.proto import maintenance_pb2
 from kvsecure.security.asking import Asking
 from kvsecure.security.gate import Gate
@@ -106,13 +106,17 @@ class Upkeep:
         self._begin(asking, request, work)
 
     def move_leader(self, asking: Asking, request: maintenance_pb2.MoveLeaderRequest) -> None:
-        """Hand the leadership to another member: there is none, and this one has it already."""
+        """Have this member, which leads, hand over to another voter."""
 
         async def work() -> bytes:
-            if self._gate.engine.replica.node.leader != self._gate.facts.member:
+            engine, own = self._gate.engine, self._gate.facts.member
+            if engine.replica.node.leader != own:
                 raise Refused(Failure.NOT_LEADER)
-            if request.targetID != self._gate.facts.member:
+            record = engine.state.members.get(request.targetID)
+            if record is None or record.is_learner:
                 raise Refused(Failure.BAD_LEADER_TRANSFEREE)
+            if request.targetID != own:
+                await engine.leading.move(MemberId(request.targetID))
             return b""
 
         self._begin(asking, request, work)
@@ -143,7 +147,7 @@ class Upkeep:
                 async for piece in pieces:
                     if isinstance(piece, Backup):
                         remaining = piece.size_bytes
-                        self._gate.note(
+                        self._gate.events.note(
                             "backup-made",
                             revision=piece.revision,
                             size_bytes=piece.size_bytes,
@@ -181,9 +185,9 @@ class Upkeep:
     def _begin(
         self, asking: Asking, request: Message, work: Callable[[], Coroutine[Any, Any, bytes]]
     ) -> None:
-        engine = self._gate.engine
-        if not engine.can_read():
-            engine.when_readable(lambda: self._begin(asking, request, work))
+        gate = self._gate
+        if not gate.engine.can_read():
+            gate.when_readable(asking, request, lambda: self._begin(asking, request, work))
             return
         ended = self._gate.admit_work(asking, request)
         if ended is not None:
@@ -218,7 +222,7 @@ class Upkeep:
     def _raise_alarm(self, damage: Damage) -> None:
         gate = self._gate
         gate.corrupt(damage)
-        gate.note("damage-found", what=str(damage))
+        gate.events.note("damage-found", what=str(damage))
         member = gate.facts.member
         if (member, int(maintenance_pb2.CORRUPT)) not in gate.engine.state.alarms:
             # If it cannot be taken now, the next check finds the damage again.

@@ -20,9 +20,10 @@ from kvsecure.api.services import Services
 from kvsecure.bundled import resource
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
+from kvsecure.core.raft.status import Role
 from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
-from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.ids import DEFAULT_TENANT, Index, Term
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
 from kvsecure.security.audit import AuditTrail
@@ -30,21 +31,34 @@ from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
+from kvsecure.security.introduction import Introduction
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.membership import Membership
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.queues import Queues
+from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.backup_keys import backup_job
+from kvsecure.server.beginning import beginning_of
 from kvsecure.server.config.model import Compat, ServerConfig
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.front import FrontEnd, front_end
 from kvsecure.server.long_work import LongWork
+from kvsecure.server.peer_port import PeerPort
+from kvsecure.server.peer_setting import (
+    link_timing,
+    peer_credentials,
+    peer_identity,
+    raft_settings,
+    tick_s,
+)
 from kvsecure.server.purging import Purging
 from kvsecure.server.restore import Restored, restore
 from kvsecure.server.sealing import Sealing
+from kvsecure.server.snapshot_receiving import SnapshotReceiving
 from kvsecure.server.tasks import Tasks
 from kvsecure.server.turn import Turn
 from kvsecure.storage.segment import Kind
@@ -66,6 +80,7 @@ _STALE_SCAN_S: Final = 0.25
 _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
 _PURGE_SCAN_S: Final = 0.1
+_INTRODUCTION_S: Final = 1.0
 
 _log = log("server")
 
@@ -84,14 +99,18 @@ class MemberParts:
         front: FrontEnd,
         restored: Restored,
         sealing: Sealing,
+        peer_port: PeerPort,
+        introduction: Introduction,
     ) -> None:
         self.engine = engine
+        self.peer_port = peer_port
         self.gate = gate
         self.upkeep = upkeep
         self.turn = turn
         self.front = front
         self.restored = restored
         self.sealing = sealing
+        self.introduction = introduction
 
 
 def assemble(
@@ -101,6 +120,7 @@ def assemble(
     *,
     tasks: Tasks,
     on_fatal: Callable[[str], None],
+    begin_anew: Callable[[], None],
 ) -> MemberParts:
     """Put a member together; it runs within the event loop that is running.
 
@@ -110,24 +130,35 @@ def assemble(
         credentials: What the listeners show and whom they trust; None if none speaks TLS.
         tasks: What the member does besides answering.
         on_fatal: Told once why the member cannot go on.
+        begin_anew: Called when other tables have taken the place of these, which another life of
+            the member has to begin with.
 
     Raises:
         StorageError: The data directory cannot be used as it is.
         Broken: The law does not cover every method.
     """
     check_total([method.request for method in METHODS.values()])
+    beginning = beginning_of(config, directory.identity)
     restored = restore(
         directory,
         tables_bytes_max=_tables_bytes_max(config),
         now_ns=time.monotonic_ns(),
+        founders=beginning.founders,
+        beginning=beginning.voters,
+        patience=raft_settings(config.peers),
     )
     gate = _gate(config, directory, restored)
     loop = asyncio.get_running_loop()
     turn, in_turn = Turn(gate, loop), LongWork(loop).add
-    engine = _engine(config, restored, gate, turn, on_fatal, in_turn)
+    peer_port = _peer_port(config, directory, tasks, on_fatal)
+    engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
+    engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
+    receiving = _receiving(config, directory, engine, gate, begin_anew)
+    peer_port.open_to(engine, gate.events.note_credentials, scans, receiving)
+    peer_port.begin(beginning.peers)
     upkeep = Upkeep(
         gate,
         scans,
@@ -136,15 +167,17 @@ def assemble(
     )
     sealing = Sealing(directory, restored.reader, gate, tasks.spawn)
     services = _services(
-        config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing
+        config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
     front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
     _add_periodic_work(config, engine, gate, turn)
-    engine.every(_STALE_SCAN_S, feeds.wake_stale)
-    engine.every(_STALE_SCAN_S, services.queues.wake_stale)
-    engine.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
+    introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
+    engine.timers.every(_INTRODUCTION_S, introduction.look)
+    engine.timers.every(_STALE_SCAN_S, feeds.wake_stale)
+    engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
+    engine.timers.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
     if config.limits.corrupt_check_ns:
-        engine.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
+        engine.timers.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
     return MemberParts(
         engine=engine,
         gate=gate,
@@ -153,6 +186,8 @@ def assemble(
         front=front,
         restored=restored,
         sealing=sealing,
+        peer_port=peer_port,
+        introduction=introduction,
     )
 
 
@@ -200,6 +235,7 @@ def _engine(
     turn: Turn,
     on_fatal: Callable[[str], None],
     in_turn: Callable[[Callable[[], None]], None],
+    peer_port: PeerPort,
 ) -> Engine:
     def on_slow_apply(took_ns: int) -> None:
         # etcd's words, which operators look for.
@@ -220,11 +256,52 @@ def _engine(
         slow_apply_ns=config.limits.slow_apply_ns,
         in_turn=in_turn,
         audit=gate.audit,
+        peers=peer_port,
+        tick_s=tick_s(config.peers),
     )
     sizes = restored.reader.sizes()
     engine.statistics.table_bytes = sizes.total
     engine.statistics.table_bytes_in_use = sizes.in_use
     return engine
+
+
+def _peer_port(
+    config: ServerConfig, directory: DataDirectory, tasks: Tasks, on_fatal: Callable[[str], None]
+) -> PeerPort:
+    identity = directory.identity
+    return PeerPort(
+        peer_identity(config, identity.cluster, identity.member),
+        peer_credentials(config),
+        link_timing(config.peers),
+        tasks=tasks,
+        on_fatal=on_fatal,
+    )
+
+
+def _receiving(
+    config: ServerConfig,
+    directory: DataDirectory,
+    engine: Engine,
+    gate: Gate,
+    begin_anew: Callable[[], None],
+) -> SnapshotReceiving:
+    node = engine.replica.node
+
+    def wants(index: Index, _: Term) -> bool:
+        return node.role is not Role.LEADER and index > node.log.committed
+
+    def on_installed(_: Index) -> None:
+        # What is in memory and on its way is of tables that are gone.
+        engine.stop()
+        begin_anew()
+
+    return SnapshotReceiving(
+        directory,
+        tables_bytes_max=_tables_bytes_max(config),
+        wants=wants,
+        audit_head=lambda: gate.audit.durable_head,
+        on_installed=on_installed,
+    )
 
 
 def _services(
@@ -237,6 +314,7 @@ def _services(
     in_turn: Callable[[Callable[[], None]], None],
     spawn: Callable[[Coroutine[Any, Any, None]], None],
     sealing: Sealing,
+    peer_port: PeerPort,
 ) -> Services:
     loop = asyncio.get_running_loop()
     encoder = HeaderEncoder(directory.identity.cluster, directory.identity.member)
@@ -251,6 +329,14 @@ def _services(
         feeds=feeds,
         queues=Queues(gate, at_turn_end=turn.at_end, in_turn=in_turn),
         upkeep=upkeep,
+        membership=Membership(
+            gate,
+            wall_ns=time.time_ns,
+            later=later,
+            active=peer_port.long_active,
+            listens=bool(config.peers.listen),
+            is_strict=config.cluster.strict_reconfig_check,
+        ),
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
         in_turn=in_turn,
@@ -283,13 +369,22 @@ def _tables_of(config: ServerConfig, directory: DataDirectory) -> Place:
     )
 
 
+def _token_key(directory: DataDirectory) -> SigningKey:
+    return SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+
+
 def _authenticator(
     config: ServerConfig, directory: DataDirectory, restored: Restored, stream: str
 ) -> Authenticator:
-    key = SigningKey(directory.keyring.root_key(purpose=_TOKEN_PURPOSE))
+    key, state = _token_key(directory), restored.replica.state
     return Authenticator(
-        restored.replica.state,
-        TokenMint(key, directory.identity.cluster, config.security.token_ttl_s),
+        state,
+        TokenMint(
+            key,
+            directory.identity.cluster,
+            config.security.token_ttl_s,
+            TokenKeys(key.public, state.members).find,
+        ),
         stream=stream,
         wall_ns=time.time_ns,
         token_beats_certificate=config.compat is Compat.ETCD,
@@ -331,7 +426,7 @@ def _add_periodic_work(config: ServerConfig, engine: Engine, gate: Gate, turn: T
     compactor = AutoCompactor(config.limits.compaction, time.monotonic_ns())
 
     def compact() -> None:
-        if engine.can_read():
+        if engine.leading.is_own:
             target = compactor.due(time.monotonic_ns(), engine.state.store.revision)
             if target is not None:
                 gate.compact_by_itself(target)
@@ -341,11 +436,11 @@ def _add_periodic_work(config: ServerConfig, engine: Engine, gate: Gate, turn: T
         gate.leases.scan()
         turn.schedule()
 
-    engine.every(_LEASE_SCAN_S, expire)
-    engine.every(_COMPACTION_SCAN_S, compact)
-    engine.every(_AUDIT_SYNC_S, engine.sync_audit)
-    engine.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)
-    engine.every(_AUDIT_SYNC_S, _RoomWatch(engine).look)
+    engine.timers.every(_LEASE_SCAN_S, expire)
+    engine.timers.every(_COMPACTION_SCAN_S, compact)
+    engine.timers.every(_AUDIT_SYNC_S, engine.sync_audit)
+    engine.timers.every(_AUDIT_SYNC_S, AuditWatch(gate, turn.schedule).look)
+    engine.timers.every(_AUDIT_SYNC_S, _RoomWatch(engine).look)
 
 
 @final

@@ -22,7 +22,7 @@ from kvsecure.core.mvcc.store import COMPACTION_KEY, compaction_row
 from kvsecure.core.raft.node import HardState, Ready
 from kvsecure.core.replica import encode_frame
 from kvsecure.core.scan import Damage
-from kvsecure.core.state import UnreadableState
+from kvsecure.core.state import MEMBERSHIP_KINDS, UnreadableState
 from kvsecure.crypto.keyring import KeyEncryptionKey, KeyringError
 from kvsecure.crypto.signing import VerifyingKey
 from kvsecure.model.ids import ClusterId, Index, MemberId, TenantId, Term
@@ -57,6 +57,9 @@ __all__ = [
 
 _APPLIED_KEY: Final = b"A"
 _ALARM_KEY: Final = b"M"
+# Alarms are of the old members, and were raised for their disks; the members are the old cluster's,
+# and so are the keys of its tokens; compactions are done, and another one takes their place.
+_LEFT_BEHIND: Final = frozenset({_ALARM_KEY, COMPACTION_KEY}) | MEMBERSHIP_KINDS
 _SEGMENT_BYTES: Final = 1024 * 1024
 # An overhead of more than all rows need.
 _TABLES_BYTES_MIN: Final = 16 * 1024**3
@@ -309,9 +312,7 @@ def _fill_tables(
                 case Applied():
                     applied = part
                 case Row(key=key, value=value):
-                    # Alarms are of the old member, and were raised for its disk; compactions are
-                    # done, and the one below takes their place.
-                    if key[:1] not in (_ALARM_KEY, COMPACTION_KEY):
+                    if key[:1] not in _LEFT_BEHIND:
                         state_rows.append((key, value))
                         filling.add_state(key, value)
                 case StoredVersion():

@@ -70,18 +70,64 @@ class BurstOf(NamedTuple):
 class _Calls:
     """The calls of a burst that are to be answered."""
 
-    __slots__ = ("_begun_ns", "_counts", "_link", "_messages", "_owed_bytes", "_streams")
+    __slots__ = (
+        "_begun_ns",
+        "_contents",
+        "_counts",
+        "_expired",
+        "_is_over",
+        "_link",
+        "_messages",
+        "_method",
+        "_owed_bytes",
+        "_streams",
+        "peer",
+        "token",
+    )
 
-    def __init__(self, link: BurstLink, gathered: Gathered) -> None:
+    def __init__(self, link: BurstLink, gathered: Gathered, method: Method) -> None:
         self._link = link
+        self._method = method
+        self.peer = link.peer
+        self.token = gathered.token
         self._streams = gathered.streams
+        self._contents = gathered.contents
         self._counts = gathered.counts
         self._messages: list[bytes] = []
         self._owed_bytes = 0
+        self._expired: set[int] = set()
+        self._is_over = False
         self._begun_ns = link.now_ns() if gathered.counts.times is not None else 0
 
+    def expire_by(self, timeouts_ns: list[tuple[int, int]]) -> None:
+        """Give up those of the requests that have a deadline once it has passed."""
+        for place, timeout_ns in timeouts_ns:
+            stream_id = self._streams[place]
+            self._link.expire_at(stream_id, timeout_ns, partial(self._expire, stream_id))
+
+    def _expire(self, stream_id: int) -> None:
+        """Refuse one of them because its deadline has passed; what it asks may still happen."""
+        if not self._is_over and stream_id not in self._expired:
+            self._expired.add(stream_id)
+            UnaryCall(self._link, stream_id, Header.FULL, self.token, self._counts).expire()
+
+    def _each_alone(self, streams: Sequence[int], contents: Sequence[bytes]) -> None:
+        """Have requests served one by one."""
+        for stream_id, content in zip(streams, contents, strict=True):
+            if stream_id not in self._expired:
+                call = UnaryCall(self._link, stream_id, Header.FULL, self.token, self._counts)
+                self._link.serve_alone(call, stream_id, self._method, content)
+
     def _answer(self, messages: list[bytes]) -> None:
-        """Answer with a message each at the end of this turn."""
+        """Answer with a message each at the end of this turn; but for those that have expired."""
+        if self._expired:
+            left = [
+                (stream_id, message)
+                for stream_id, message in zip(self._streams, messages, strict=True)
+                if stream_id not in self._expired
+            ]
+            self._streams = [stream_id for stream_id, _ in left]
+            messages = [message for _, message in left]
         link = self._link
         self._messages = messages
         self._owed_bytes = sum(map(len, messages))
@@ -111,54 +157,39 @@ class _Calls:
 class GetCalls(_Calls):
     """A burst of gets."""
 
-    __slots__ = ("peer", "token")
+    __slots__ = ()
 
-    def __init__(self, link: BurstLink, gathered: Gathered) -> None:
-        super().__init__(link, gathered)
-        self.peer = link.peer
-        self.token = gathered.token
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing has come of it yet."""
+        return not self._is_over
 
     def succeed(self, revision: int, bodies: Sequence[bytes]) -> None:
         """Answer the first of the requests at the end of this turn."""
+        self._is_over = True
         header = self._link.header(revision)
         self._streams = self._streams[: len(bodies)]
         self._answer([header + body for body in bodies])
+
+    def go_alone(self, count: int) -> None:
+        """Have the requests behind the first so many, which were answered, served one by one."""
+        streams, contents = self._streams[count:], self._contents[count:]
+        self._streams = self._streams[:count]
+        self._is_over = True
+        self._each_alone(streams, contents)
 
 
 @final
 class PutCalls(_Calls):
     """A burst of puts."""
 
-    __slots__ = ("_contents", "_expired", "_is_over", "peer", "token")
-
-    def __init__(self, link: BurstLink, gathered: Gathered) -> None:
-        super().__init__(link, gathered)
-        self.peer = link.peer
-        self.token = gathered.token
-        self._contents = gathered.contents
-        self._expired: set[int] = set()
-        self._is_over = False
-
-    def expire_by(self, timeouts_ns: list[tuple[int, int]]) -> None:
-        """Give up those of the requests that have a deadline once it has passed."""
-        for place, timeout_ns in timeouts_ns:
-            stream_id = self._streams[place]
-            self._link.expire_at(stream_id, timeout_ns, partial(self._expire, stream_id))
+    __slots__ = ()
 
     def succeed(self, answer: Answer) -> None:
         """Answer at the end of this turn; each put has a revision of its own."""
         self._is_over = True
         link, first = self._link, answer.revision - len(self._streams) + 1
-        if not self._expired:
-            self._answer([link.header(first + n) for n in range(len(self._streams))])
-            return
-        left = [
-            (stream_id, link.header(first + n))
-            for n, stream_id in enumerate(self._streams)
-            if stream_id not in self._expired
-        ]
-        self._streams = [stream_id for stream_id, _ in left]
-        self._answer([message for _, message in left])
+        self._answer([link.header(first + n) for n in range(len(self._streams))])
 
     def fail(self, refused: Refused) -> None:
         """Refuse at the end of this turn.
@@ -167,32 +198,23 @@ class PutCalls(_Calls):
         each goes by itself then.
         """
         self._is_over = True
-        waiting = [
-            (stream_id, content)
-            for stream_id, content in zip(self._streams, self._contents, strict=True)
-            if stream_id not in self._expired
-        ]
         if refused.failure is Failure.PERMISSION_DENIED:
-            for stream_id, content in waiting:
-                call = UnaryCall(self._link, stream_id, Header.FULL, self.token, self._counts)
-                self._link.serve_alone(call, stream_id, _PUT, content)
+            self._each_alone(self._streams, self._contents)
             return
-        self._streams = [stream_id for stream_id, _ in waiting]
+        self._streams = [each for each in self._streams if each not in self._expired]
         self._link.turn.answer(self, None, refused)
-
-    def _expire(self, stream_id: int) -> None:
-        """Refuse one of them because its deadline has passed; the put may still happen."""
-        if not self._is_over and stream_id not in self._expired:
-            self._expired.add(stream_id)
-            UnaryCall(self._link, stream_id, Header.FULL, self.token, self._counts).expire()
 
 
 def _serve_gets(services: Services, link: BurstLink, gathered: Gathered, bytes_max: int) -> int:
-    return kv.gets(services, GetCalls(link, gathered), gathered.items, bytes_max)
+    calls = GetCalls(link, gathered, _RANGE)
+    count = kv.gets(services, calls, gathered.items, bytes_max)
+    if count and calls.is_waiting and gathered.timeouts_ns:
+        calls.expire_by(gathered.timeouts_ns)
+    return count
 
 
 def _serve_puts(services: Services, link: BurstLink, gathered: Gathered, _: int) -> int:
-    calls = PutCalls(link, gathered)
+    calls = PutCalls(link, gathered, _PUT)
     if not kv.puts(services, calls, gathered.items, gathered.contents):
         return 0
     if gathered.timeouts_ns:
@@ -201,6 +223,7 @@ def _serve_puts(services: Services, link: BurstLink, gathered: Gathered, _: int)
 
 
 _PUT: Final = METHODS["/etcdserverpb.KV/Put"]
+_RANGE: Final = METHODS["/etcdserverpb.KV/Range"]
 
 # By the path of the method.
 BURSTS: Final = {

@@ -40,6 +40,8 @@ class MemberIdentity:
     token: str
     # The trust domain of its certificates.
     trust_domain: str
+    # Of a member that came to a cluster that was there: what the others told it of themselves.
+    joined: bytes = b""
 
     def encode(self) -> bytes:
         """Return the content of member.json."""
@@ -50,6 +52,8 @@ class MemberIdentity:
             "token": self.token,
             "trust_domain": self.trust_domain,
         }
+        if self.joined:
+            fields["joined"] = self.joined.hex()
         return json.dumps(fields, indent=1).encode() + b"\n"
 
     @classmethod
@@ -68,6 +72,7 @@ class MemberIdentity:
                 member=MemberId(int(fields["member_id"], 16)),
                 token=str(fields["token"]),
                 trust_domain=str(fields["trust_domain"]),
+                joined=bytes.fromhex(fields.get("joined", "")),
             )
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"{path} is damaged; restore it from a backup") from None

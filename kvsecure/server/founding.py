@@ -21,7 +21,14 @@ from kvsecure.security.policy import BundleError, commands_of
 from kvsecure.server.config.model import Compat, PolicyName, ServerConfig
 from kvsecure.storage.files import StorageError
 
-__all__ = ["founding_commands"]
+__all__ = ["founding_commands", "must_be_founded"]
+
+
+def must_be_founded(config: ServerConfig) -> bool:
+    """Tell whether nothing may be served before there are accounts."""
+    return config.compat is not Compat.ETCD or (
+        config.security.initial_root_password_file is not None
+    )
 
 
 def founding_commands(config: ServerConfig, policy: PasswordPolicy) -> list[Message]:

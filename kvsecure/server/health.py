@@ -55,8 +55,8 @@ class _Engine(Protocol):
         """Whether anybody leads."""
         ...
 
-    def can_read_keys(self) -> bool:
-        """Tell whether keys can be read as a majority has them."""
+    def is_in_touch(self) -> bool:
+        """Tell whether a majority has been heard from lately."""
         ...
 
 
@@ -199,7 +199,7 @@ class Health:
         """Read a key as a majority has it."""
         if not self._engine.has_leader:
             return Failure.NO_LEADER.text
-        return self._local_read() if self._engine.can_read_keys() else Failure.TIMEOUT.text
+        return self._local_read() if self._engine.is_in_touch() else Failure.TIMEOUT.text
 
     def _learning(self) -> str:
         """Tell whether this member has no vote: `core.raft.node` starts with voters only."""

@@ -20,7 +20,7 @@ from typing import Any, Final, final
 import uvloop
 
 from kvsecure import __version__
-from kvsecure.model.errors import Broken
+from kvsecure.model.errors import Broken, Refused
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import TrustError
@@ -35,11 +35,13 @@ from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
 from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
-from kvsecure.server.founding import founding_commands
+from kvsecure.server.founding import founding_commands, must_be_founded
+from kvsecure.server.joining import encode_members, join, refuse_second_founding
 from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
 from kvsecure.server.pauses import note_pauses
+from kvsecure.server.peer_setting import peer_credentials
 from kvsecure.server.tasks import Tasks
 from kvsecure.storage.files import StorageError
 from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
@@ -50,6 +52,8 @@ _PR_SET_DUMPABLE: Final = 4
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _STOP_S_MAX: Final = 1.0
+_HAND_OVER_S_MAX: Final = 0.5
+_LAST_WORDS_S: Final = 0.05
 _TICK_S: Final = 0.05
 
 _log = log("server")
@@ -76,8 +80,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _harden()
     try:
         credentials = credentials_of(config)
-        directory = _open_directory(config)
-        ended_by = uvloop.run(_Life(config, directory, credentials).live())
+        # What other members would refuse is found out before anything else is done.
+        peers = peer_credentials(config)
+        ended_by = _live(config, _identity(config, peers), credentials)
     except (StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
         return 1
@@ -90,6 +95,21 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 128 + ended_by
 
 
+def _live(
+    config: ServerConfig, identity: MemberIdentity, credentials: Credentials | None
+) -> int | str:
+    """Live until something ends it for good; return what."""
+    while True:
+        directory = _open_directory(config, identity)
+        ended_by = uvloop.run(_Life(config, directory, credentials).live())
+        if ended_by is not None:
+            return ended_by
+        # Another member's state has taken the place of ours.
+        directory.lock.close()
+        gc.unfreeze()
+        _log.info("beginning anew with the state of another member")
+
+
 @final
 class _Life:
     """One run of a member."""
@@ -100,11 +120,15 @@ class _Life:
         self._config = config
         self._directory = directory
         self._credentials = credentials
-        self._stop: asyncio.Future[int | str]
+        self._stop: asyncio.Future[int | str | None]
         self._tasks: Tasks
 
-    async def live(self) -> int | str:
-        """Start, serve, stop; return the signal that ended it, or why it could not go on."""
+    async def live(self) -> int | str | None:
+        """Start, serve, stop.
+
+        Returns:
+            The signal that ended it, or why it could not go on; None if it has to begin anew.
+        """
         loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,25 +144,38 @@ class _Life:
                 failed = error
         raise failed
 
-    async def _run(self) -> int | str:
+    async def _run(self) -> int | str | None:
         parts = assemble(
             self._config,
             self._directory,
             self._credentials,
             tasks=self._tasks,
             on_fatal=self._end,
+            begin_anew=self._begin_anew,
         )
         try:
-            return await self._serve(parts)
+            ended_by = await self._serve(parts)
         finally:
             self._tasks.cancel()
             self._close(parts)
+        if ended_by is None:
+            # The next life opens the directory again.
+            await asyncio.to_thread(parts.restored.close)
+        return ended_by
 
-    async def _serve(self, parts: MemberParts) -> int | str:
+    async def _serve(self, parts: MemberParts) -> int | str | None:
         _audit_start(parts, self._config)
+        if not self._config.peers.listen and not parts.engine.is_alone:
+            raise StorageError(
+                "this member has others and does not listen for them: give --listen-peer-urls"
+            )
+        if self._config.peers.listen:
+            await parts.peer_port.links.listen(self._config.peers.listen_urls)
         await self._unless_stopped(parts.engine.start())
-        if not self._stop.done() and default_tenant_is_untouched(parts):
-            await self._found(parts)
+        if not self._stop.done():
+            await self._unless_stopped(self._secure(parts))
+        if not self._stop.done():
+            await self._introduce(parts)
         if self._stop.done():
             return await self._stop
         if self._config.limits.corrupt_check_at_start:
@@ -150,10 +187,11 @@ class _Life:
         gc.freeze()
         async with open_listeners(self._config, parts, self._credentials) as listeners:
             ended_by = await self._listen(parts, listeners)
+            await self._hand_over(parts)
         await self._say_goodbye(parts)
         return ended_by
 
-    async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str:
+    async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str | None:
         """Serve until something ends it; return what."""
         credentials = self._credentials
         if credentials is not None:
@@ -173,6 +211,15 @@ class _Life:
         )
         return await self._stop
 
+    async def _hand_over(self, parts: MemberParts) -> None:
+        """Let another member lead first, so that nobody has to wait for an election."""
+        leading = parts.engine.leading
+        heir = leading.heir()
+        if heir is not None:
+            with contextlib.suppress(Refused, TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_S_MAX):
+                    await leading.move(heir)
+
     async def _say_goodbye(self, parts: MemberParts) -> None:
         """Send everybody elsewhere, and wait a little while until they have gone."""
         with contextlib.suppress(TimeoutError):
@@ -183,6 +230,16 @@ class _Life:
                     empty = asyncio.Event()
                     accepting.when_empty(empty.set)
                     await empty.wait()
+
+    async def _secure(self, parts: MemberParts) -> None:
+        """Have the first accounts made by whoever leads, and wait until they are in the state."""
+        if not must_be_founded(self._config):
+            return
+        while default_tenant_is_untouched(parts):
+            if parts.engine.leading.is_own:
+                await self._found(parts)
+            else:
+                await asyncio.sleep(_TICK_S)
 
     async def _found(self, parts: MemberParts) -> None:
         """Make the first accounts, and wait until they are in the state.
@@ -204,6 +261,14 @@ class _Life:
                 "mend it and start again"
             )
 
+    async def _introduce(self, parts: MemberParts) -> None:
+        """Have the state say where this member is, and what its tokens are verified with."""
+        parts.introduction.look()
+        parts.turn.end()
+        said = asyncio.Event()
+        parts.engine.when_settled(said.set)
+        await self._unless_stopped(said.wait())
+
     async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
         """Wait for something that may never end, on a full disk for one, or for the stop."""
         waiting = asyncio.ensure_future(work)
@@ -216,10 +281,11 @@ class _Life:
         for accepting in parts.front:
             for connection in list(accepting.connections):
                 connection.abort()
-        parts.gate.note("stop")
+        parts.gate.events.note("stop")
         parts.turn.end()
         parts.gate.authenticator.close()
         parts.engine.stop()
+        parts.peer_port.links.close()
         parts.gate.audit.close()
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -234,7 +300,11 @@ class _Life:
         if self._credentials is not None:
             self._credentials.look_now()
 
-    def _end(self, by: int | str) -> None:
+    def _begin_anew(self) -> None:
+        """End this life for the next one; whoever sent the state hears first that it is there."""
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._end, None)
+
+    def _end(self, by: int | str | None) -> None:
         if not self._stop.done():
             self._stop.set_result(by)
 
@@ -251,26 +321,38 @@ class _Life:
             accepting.second()
 
 
-def _open_directory(config: ServerConfig) -> DataDirectory:
+def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity:
+    """Return whose the data directory is, if it is new; the other members have a say in that.
+
+    Raises:
+        StorageError: They know nothing of this member, or too much.
+    """
     cluster = config.cluster
-    data_dir = config.member.data_dir
-    if cluster.state is ClusterState.EXISTING and not (data_dir / "member.json").exists():
-        raise StorageError(
-            f"--initial-cluster-state existing: {data_dir} holds no member, and joining a cluster "
-            "is not in this release"
-        )
-    wanted = MemberIdentity(
-        cluster=cluster.cluster_id,
-        member=config.member.member_id,
+    cluster_id, member_id = cluster.cluster_id, config.member.member_id
+    told = b""
+    if not (config.member.data_dir / "member.json").exists():
+        if cluster.state is ClusterState.EXISTING:
+            joined = uvloop.run(join(config, peers))
+            cluster_id, member_id = joined.cluster, joined.member
+            told = encode_members(joined.members)
+        else:
+            uvloop.run(refuse_second_founding(config, peers))
+    return MemberIdentity(
+        cluster=cluster_id,
+        member=member_id,
         token=cluster.token,
         trust_domain=cluster.name,
+        joined=told,
     )
+
+
+def _open_directory(config: ServerConfig, wanted: MemberIdentity) -> DataDirectory:
     kek = kek_source(config.security.kek, config.security.previous_kek)
-    return DataDirectory(data_dir, wanted, kek)
+    return DataDirectory(config.member.data_dir, wanted, kek)
 
 
 def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
-    parts.gate.note(
+    parts.gate.events.note(
         "start",
         version=__version__,
         compat=config.compat.value,

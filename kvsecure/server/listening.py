@@ -62,7 +62,7 @@ async def watch_credentials(
         for accepting in parts.front:
             accepting.judge_again()
 
-    await credentials.watch(on_change=on_change, note=parts.gate.note_credentials)
+    await credentials.watch(on_change=on_change, note=parts.gate.events.note_credentials)
 
 
 def _by_address(endpoints: Sequence[Endpoint]) -> list[list[Endpoint]]:

@@ -81,7 +81,7 @@ class Purging:
         else:
             store.end_destructions(pending)
             store.destruction_stalled = False
-            self._gate.note("destroyed", keys=len(pending))
+            self._gate.events.note("destroyed", keys=len(pending))
             self._gate.schedule()
             rest_s = _REST * (time.monotonic() - begun_s)
         finally:
@@ -96,7 +96,7 @@ class Purging:
         """
         done = asyncio.Event()
         async with asyncio.timeout(_STEP_S_MAX):
-            self._gate.engine.when_scrubbed(done.set)
+            self._gate.engine.slicing.when_done(done.set)
             await done.wait()
 
     async def _drop_log(self) -> None:

@@ -9,7 +9,7 @@ Follows: design D3: the log is the truth, the tables are an applied prefix of it
 import base64
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -27,6 +27,7 @@ from kvsecure.model.limits import (
     WAL_SEGMENT_BYTES_MAX,
 )
 from kvsecure.model.secret import Secret
+from kvsecure.proto import state_pb2
 from kvsecure.proto.state_pb2 import Applied
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
@@ -39,12 +40,12 @@ from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import SegmentWriter, Tail, list_segments, recover
 from kvsecure.storage.tables import TableReader
 
-__all__ = ["Restored", "restore"]
+__all__ = ["RAFT", "Restored", "restore"]
 
 # The disk processes finish what they were told.
 _END_S_MAX: Final = 10.0
 # The engine says no before the leader does: it counts what is not in the tables as well.
-_RAFT: Final = Settings(
+RAFT: Final = Settings(
     election_ticks=10, heartbeat_ticks=1, uncommitted_bytes_max=2 * UNFLUSHED_BYTES_MAX
 )
 
@@ -81,7 +82,9 @@ def restore(
     *,
     tables_bytes_max: int,
     now_ns: int,
-    founders: Configuration | None = None,
+    founders: Sequence[state_pb2.Member] = (),
+    beginning: Configuration | None = None,
+    patience: Settings = RAFT,
     start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
 ) -> Restored:
     """Read everything back and start the disk processes.
@@ -90,7 +93,9 @@ def restore(
         directory: Open and locked.
         tables_bytes_max: How large the tables may grow.
         now_ns: Monotonic time, from when leases live on.
-        founders: The members where nothing says who they are; None for this one alone.
+        founders: Who the members are, where the state does not say.
+        beginning: Who votes, where the tables do not say; None for this member alone.
+        patience: How patient consensus is.
         start: Starts a disk process.
 
     Raises:
@@ -118,7 +123,7 @@ def restore(
         directory.tables, identity.cluster, keyring, size_bytes_max=tables_bytes_max
     )
     state = State(reader)
-    applied = _load_state(state, reader, now_ns)
+    applied = _load_state(state, reader, now_ns, founders)
     carried = Carried()
     reading, hard_state, tail = _load_log(directory, state, carried, applied)
     audit_redone_bytes = carried.write_missing(directory.place(Kind.AUDIT))
@@ -129,7 +134,8 @@ def restore(
         tail = _begin_anew(directory, state, hard_state, tail)
         raft_log = RaftLog(state.index, state.term)
     stored = b"" if applied is None else applied.configuration
-    node = _restore_node(directory, raft_log, hard_state, stored, founders)
+    first = beginning or Configuration((directory.identity.member,))
+    node = _restore_node(directory, raft_log, hard_state, stored, first, patience)
     log = start(
         {
             **settings,
@@ -157,19 +163,25 @@ def restore(
     )
 
 
-def _load_state(state: State, reader: TableReader, now_ns: int) -> Applied | None:
+def _load_state(
+    state: State, reader: TableReader, now_ns: int, founders: Sequence[state_pb2.Member]
+) -> Applied | None:
     """Read the tables back; return what they say of themselves, or None if they are empty."""
     try:
         rows = list(reader.scan(Table.STATE, NO_SCOPE))
         if not rows:
-            state.found()
+            state.found(founders)
             return None
         blocks = (block for _, block in reader.scan(Table.INDEX, NO_SCOPE))
-        return state.load(rows, blocks, now_ns)
+        applied = state.load(rows, blocks, now_ns)
     except (DamagedRow, UnreadableState) as error:
         raise StorageError(
             f"the tables are damaged: {error}. Restore the data directory from a backup"
         ) from None
+    if not state.members:
+        # It was stored before the state named them, or is of a backup.
+        state.found_members(founders)
+    return applied
 
 
 def _load_log(
@@ -243,8 +255,9 @@ def _restore_node(
     directory: DataDirectory,
     raft_log: RaftLog,
     hard_state: HardState,
-    configuration: bytes,
-    founders: Configuration | None,
+    stored: bytes,
+    first: Configuration,
+    patience: Settings,
 ) -> Node:
     """Make a node.
 
@@ -252,18 +265,18 @@ def _restore_node(
         directory: Whose.
         raft_log: Read back.
         hard_state: The newest.
-        configuration: Where the tables end, as an entry of the log; nothing if they do not say.
-        founders: Who the members are before anything is said.
+        stored: The members where the tables end, as an entry of the log; nothing if they do not
+            say.
+        first: Who the members are before anything is said.
+        patience: How patient it is.
     """
     member = directory.identity.member
     # What it draws differs from one start to the next: it tells the answers to what was asked
     # before a restart apart.
     rng = random.Random(secrets.randbits(64))
     try:
-        known = founders or Configuration((member,))
-        if configuration:
-            known = Configuration.decode(configuration)
-        return Node(member, raft_log, hard_state, known, _RAFT, rng)
+        known = Configuration.decode(stored) if stored else first
+        return Node(member, raft_log, hard_state, known, patience, rng)
     except DamagedConfiguration as error:
         raise StorageError(f"{directory.path}: {error}. Restore it from a backup") from None
 

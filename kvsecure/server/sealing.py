@@ -208,7 +208,7 @@ class Sealing:
             _log.error("not everything could be sealed anew", error=progress.why)
         else:
             _log.info("everything is sealed under the newest data key", term=progress.term)
-        self._gate.note(
+        self._gate.events.note(
             "reencrypted", rows=progress.rows, term=progress.term, why=progress.why or "done"
         )
         self._gate.schedule()

@@ -7,6 +7,7 @@ from access.oracle import LeaseBook
 
 from kvsecure.access.decide import RULES, Decision, decide, is_open
 from kvsecure.access.grants import EVERYTHING, NOTHING, Grants, Intervals
+from kvsecure.access.queues import asked_of_keys, entering, leaving
 from kvsecure.model.keys import Span
 from kvsecure.model.limits import TXN_DEPTH_MAX
 from kvsecure.proto import (
@@ -249,6 +250,15 @@ _ADMIN_ONLY: Final = (
 _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantAddRequest(name="acme"),
     tenant_pb2.TenantListRequest(),
+    cluster_pb2.MemberAddRequest(peerURLs=["https://a:2380"]),
+    cluster_pb2.MemberRemoveRequest(ID=1),
+    cluster_pb2.MemberUpdateRequest(ID=1, peerURLs=["https://a:2380"]),
+    cluster_pb2.MemberPromoteRequest(ID=1),
+    # As they are in the log.
+    state_pb2.MemberAdd(member=state_pb2.Member(id=1)),
+    state_pb2.MemberRemove(id=1),
+    state_pb2.MemberUpdate(id=1),
+    state_pb2.MemberPromote(id=1),
     maintenance_pb2.HashRequest(),
     maintenance_pb2.HashKVRequest(revision=2),
     maintenance_pb2.DefragmentRequest(),
@@ -295,6 +305,8 @@ _ACCOUNT_ROWS: Final = (
     _no(CLUSTER_ROOT, state_pb2.PutBurst(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, lease_pb2.LeaseCheckpointRequest(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.Clock(time_s=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.MemberPublish(id=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.SigningKeyAdd(member_id=1), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
@@ -327,7 +339,9 @@ _NEVER_ALLOWED: Final = frozenset(
         watch_pb2.WatchRequest,
         lease_pb2.LeaseCheckpointRequest,
         state_pb2.Clock,
+        state_pb2.MemberPublish,
         state_pb2.PutBurst,
+        state_pb2.SigningKeyAdd,
         state_pb2.VerifierUpgrade,
     }
 )
@@ -345,6 +359,24 @@ def test_rule_decides(row: Row) -> None:
     decided = decide(row.grants, row.request, row.book)
 
     assert decided is row.decision, row.request
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lock_pb2.LockRequest(name=b"/app/l", lease=0x1F),
+        election_pb2.CampaignRequest(name=b"/app/l", lease=0x1F, value=b"v"),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+def test_a_place_is_asked_for_with_what_leaves_it(
+    request_: lock_pb2.LockRequest | election_pb2.CampaignRequest,
+) -> None:
+    """The law decides taking a place and giving it up before anybody has it."""
+    asked = asked_of_keys(request_)
+
+    assert entering(request_) in asked
+    assert leaving(b"/app/l/1f", 0) in asked
 
 
 def test_every_rule_is_proved_both_ways() -> None:

@@ -7,6 +7,7 @@ from api.waiting import Queue
 from api.watching import Bench
 
 from kvsecure.model.errors import Code
+from kvsecure.model.ids import LeaseId
 from kvsecure.proto import auth_pb2, authstore_pb2, election_pb2, kv_pb2, lock_pb2
 
 _LOCK = "/v3lockpb.Lock/Lock"
@@ -161,10 +162,10 @@ def test_lock_without_a_lease_has_one_of_a_minute(queue: Queue) -> None:
     caller = queue.lock()
 
     (key,) = queue.places()
-    lease = int(key.rpartition(b"/")[2], 16)
+    lease = LeaseId(int(key.rpartition(b"/")[2], 16))
     view = queue.world.state.store.space(
         queue.world.state.accounts.tenant_named("default").id
-    ).leases.view(lease, queue.world.clock())  # type: ignore[arg-type]  # a lease's id
+    ).leases.view(lease, queue.world.clock())
     assert caller.answer.key == key
     assert view is not None
     assert (view.ttl_s, view.keys) == (60, (key,))

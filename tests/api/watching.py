@@ -17,6 +17,7 @@ from kvsecure.api.services import Services
 from kvsecure.api.watch import watch
 from kvsecure.proto import kv_pb2, mvcc_pb2, watch_pb2
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.membership import Membership
 from kvsecure.security.queues import Queues
 from kvsecure.security.session import Peer
 
@@ -115,6 +116,9 @@ class Bench:
                 self.world.gate, at_turn_end=self.world.turn.at_end, in_turn=self.world.turn.at_end
             ),
             upkeep=self.world.upkeep,
+            membership=Membership(
+                self.world.gate, wall_ns=self.world.clock, later=self.timers.later
+            ),
             keys=NO_KEYS,
             ranges=LongRanges(self.world.gate, self.world.turn.at_end),
             header=lambda revision: encoder.field(revision, 3),

@@ -12,32 +12,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.etcd import ScriptedServer, member_names
-from support.servers import ROOT_PASSWORD, EtcdMember, Member
+from support.etcd import ScriptedServer
+from support.servers import ROOT_PASSWORD, Member
 
 import kvsecure
 from kvsecure.cli.main import kvsecure_command
 
 __all__: list[str] = []
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for a member against etcd and, if it is another one, the server under test."""
-    if "member_name" in metafunc.fixturenames:
-        names = member_names(str(metafunc.config.getoption("--subject")))
-        metafunc.parametrize("member_name", names, scope="module")
-
-
-@pytest.fixture(scope="module")
-def member(
-    member_name: str,
-    subject_type: type[Member],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Member]:
-    """A serving member with TLS and auth, for all tests of a module."""
-    kind = EtcdMember if member_name == "etcd" else subject_type
-    with kind(tmp_path_factory.mktemp(member_name)) as serving:
-        yield serving
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of the client share: members to talk to, and servers that follow a script.
+"""What the tests of the client share: clients of members, and servers that follow a script.
 
 Owns: the fixtures of this directory.
 Never: starts a server that no test asked for.
@@ -8,31 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.etcd import ScriptedServer, member_names, open_client
-from support.servers import EtcdMember, Member
+from support.etcd import ScriptedServer, open_client
+from support.servers import Member
 
 from kvsecure.client import Client
 
 __all__: list[str] = []
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for a member against etcd and, if it is another one, the server under test."""
-    if "member_name" in metafunc.fixturenames:
-        names = member_names(str(metafunc.config.getoption("--subject")))
-        metafunc.parametrize("member_name", names, scope="module")
-
-
-@pytest.fixture(scope="module")
-def member(
-    member_name: str,
-    subject_type: type[Member],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Member]:
-    """A serving member with TLS and auth, for all tests of a module."""
-    kind = EtcdMember if member_name == "etcd" else subject_type
-    with kind(tmp_path_factory.mktemp(member_name)) as serving:
-        yield serving
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 import base64
 import json
 import threading
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvsecure.client import ClientError, Secret
-from kvsecure.client.session import Session, refuses_token, token_expiry_s
+from kvsecure.client.session import Relogin, Session, refuses_token, token_expiry_s
 from kvsecure.model.errors import Code, Failure
 
 __all__: list[str] = []
@@ -93,6 +94,39 @@ def test_only_some_refusals_are_about_the_token(*, failure: Failure, about_token
     assert refuses_token(
         ClientError(Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old")
     )
+
+
+_BAD_TOKEN: Final = ClientError(Failure.INVALID_AUTH_TOKEN.code, Failure.INVALID_AUTH_TOKEN.text)
+_FORBIDDEN: Final = ClientError(Failure.PERMISSION_DENIED.code, Failure.PERMISSION_DENIED.text)
+
+
+def test_one_new_log_in_helps_until_something_came() -> None:
+    """What is refused with a new token as well is refused; after a success that begins anew."""
+    session = Session(_Door())
+    relogin = Relogin(session.renew)
+
+    assert relogin.helps(_BAD_TOKEN, session.token())
+    assert session.token() == Secret(b"token2")
+    assert not relogin.helps(_BAD_TOKEN, session.token())
+    relogin.came()
+    assert relogin.helps(_BAD_TOKEN, session.token())
+    assert session.token() == Secret(b"token3")
+
+
+def test_new_log_in_helps_only_with_what_it_may_help_with() -> None:
+    """Other errors cost no log-in, and which they are may be said."""
+    session = Session(_Door())
+
+    assert not Relogin(session.renew).helps(_FORBIDDEN, session.token())
+    assert session.token() == Secret(b"token1")
+    assert Relogin(session.renew, may_help=lambda _: True).helps(_FORBIDDEN, session.token())
+
+
+def test_new_log_in_without_password_does_not_help() -> None:
+    """Where there is nothing to log in with, trying again is of no use."""
+    session = Session(None, token=Secret(b"t"))
+
+    assert not Relogin(session.renew).helps(_BAD_TOKEN, session.token())
 
 
 def _jwt(claims: object) -> Secret:

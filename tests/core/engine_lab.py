@@ -16,8 +16,11 @@ from typing import Final, final
 
 from google.protobuf.message import Message
 
-from kvsecure.core.engine import Engine
+from kvsecure.core.engine import TICK_S, Engine
 from kvsecure.core.entry import encode, envelope
+from kvsecure.core.peering import NoPeers, Peers
+from kvsecure.core.raft.configuration import Configuration
+from kvsecure.core.raft.settings import Settings
 from kvsecure.core.replica import Outcome, Proposal, decode_frame
 from kvsecure.core.state import State
 from kvsecure.crypto.keyring import KeyEncryptionKey, Keyring
@@ -27,7 +30,7 @@ from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
 from kvsecure.proto import kv_pb2
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
-from kvsecure.server.restore import Restored, restore
+from kvsecure.server.restore import RAFT, Restored, restore
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, frames_of, list_segments
 
@@ -50,6 +53,7 @@ WANTED: Final = MemberIdentity(
 )
 TABLES_BYTES_MAX: Final = 256 * 1024 * 1024
 _DEADLINE_S: Final = 20.0
+_ALONE: Final = NoPeers()
 _SYSTEM: Final = Caller(DEFAULT_TENANT, Origin.SYSTEM, "", 0)
 
 
@@ -72,7 +76,13 @@ class _NoTrail:
 class EngineLab:
     """One run of a member's core."""
 
-    def __init__(self, directory: DataDirectory, restored: Restored) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        restored: Restored,
+        peers: Peers = _ALONE,
+        tick_s: float = TICK_S,
+    ) -> None:
         self.directory = directory
         self.restored = restored
         # What was told and in which order.
@@ -102,6 +112,8 @@ class EngineLab:
             on_slow_apply=lambda _: None,
             slow_apply_ns=1 << 62,
             in_turn=self._in_turn,
+            peers=peers,
+            tick_s=tick_s,
         )
 
     @property
@@ -193,18 +205,35 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 @contextlib.asynccontextmanager
 async def running(
-    path: Path, *, leads: bool = True, wanted: MemberIdentity = WANTED
+    path: Path,
+    *,
+    leads: bool = True,
+    identity: MemberIdentity = WANTED,
+    founders: Configuration | None = None,
+    patience: Settings = RAFT,
+    peers: Peers = _ALONE,
+    tick_s: float = TICK_S,
 ) -> AsyncIterator[EngineLab]:
     """Open a data directory, restore it and run its engine; afterwards nothing of it is left.
 
     Args:
         path: The data directory, made if it is not there.
         leads: Whether it has to come as far as to lead; otherwise it is only set going.
-        wanted: Which member it is.
+        identity: Who it is.
+        founders: With whom it is in a cluster; None if it is alone.
+        patience: How patient consensus is.
+        peers: The ways to the others.
+        tick_s: How long a tick is.
     """
-    directory = DataDirectory(path, wanted, KEK)
-    restored = restore(directory, tables_bytes_max=TABLES_BYTES_MAX, now_ns=time.monotonic_ns())
-    lab = EngineLab(directory, restored)
+    directory = DataDirectory(path, identity, KEK)
+    restored = restore(
+        directory,
+        tables_bytes_max=TABLES_BYTES_MAX,
+        now_ns=time.monotonic_ns(),
+        beginning=founders,
+        patience=patience,
+    )
+    lab = EngineLab(directory, restored, peers, tick_s)
     starting = lab.starting = asyncio.ensure_future(lab.engine.start())
     try:
         if leads:

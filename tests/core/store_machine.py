@@ -372,7 +372,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin_flush(self) -> None:
         """Hand what is new to the tables."""
         if self.in_flight is None and self.state.dirty:
-            _, self.in_flight = self.state.begin_flush(0, b"")
+            _, self.in_flight = self.state.begin_flush(0, b"", b"")
 
     def end_flush(self) -> None:
         """Let the tables finish."""

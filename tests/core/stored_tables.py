@@ -89,7 +89,7 @@ class MemoryTables:
 
 def flush(state: State, tables: StoredTables) -> None:
     """Bring the tables to the present state."""
-    _, packed = state.begin_flush(0, b"")
+    _, packed = state.begin_flush(0, b"", b"")
     tables.write(b"".join(packed))
     state.end_flush()
 

@@ -288,6 +288,8 @@ def test_unknown_alarm_changes_nothing(state: State, action: int, alarm: int) ->
 # --- refusals, and anything at all --------------------------------------------------------------
 
 _NAMES = st.sampled_from(("", ROOT, "u", "r", "v", "x"))
+_MEMBERS = st.sampled_from((0, 3, 4, 5, 2**64 - 1))
+_URLS = st.lists(st.sampled_from(("https://a:1", "https://b:1", "https://c:1")), max_size=2)
 _INT64 = st.one_of(st.integers(-3, 20), st.sampled_from((-(2**63), 2**63 - 1)))
 _SPAN_ENDS = st.sampled_from((b"", b"\0", b"b", b"z"))
 
@@ -378,6 +380,22 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
         tenant_pb2.TenantAddRequest,
         name=st.sampled_from(("x", "y")),
         root_no_password=st.booleans(),
+    ),
+    state_pb2.MemberAdd: st.builds(
+        state_pb2.MemberAdd,
+        member=st.builds(state_pb2.Member, id=_MEMBERS, peer_urls=_URLS, is_learner=st.booleans()),
+        learners_max=st.integers(0, 2),
+    ),
+    state_pb2.MemberRemove: st.builds(state_pb2.MemberRemove, id=_MEMBERS),
+    state_pb2.MemberUpdate: st.builds(state_pb2.MemberUpdate, id=_MEMBERS, peer_urls=_URLS),
+    state_pb2.MemberPromote: st.builds(state_pb2.MemberPromote, id=_MEMBERS),
+    state_pb2.MemberPublish: st.builds(
+        state_pb2.MemberPublish, id=_MEMBERS, name=_NAMES, client_urls=_URLS
+    ),
+    state_pb2.SigningKeyAdd: st.builds(
+        state_pb2.SigningKeyAdd,
+        member_id=_MEMBERS,
+        public_key=st.sampled_from((b"", b"k", b"k" * 32, b"l" * 32)),
     ),
     tenant_pb2.TenantDeleteRequest: st.builds(
         tenant_pb2.TenantDeleteRequest, name=st.sampled_from(("x", "y", "default", "system", ""))

@@ -108,7 +108,7 @@ def test_what_is_not_in_the_tables_yet_never_gets_there(state: State) -> None:
     other_bytes = state.records.fresh_bytes - size_bytes
 
     _destroy(state)
-    _, pieces = state.begin_flush(0, b"")
+    _, pieces = state.begin_flush(0, b"", b"")
     packed = b"".join(pieces)
 
     assert _SECRET not in packed
@@ -121,7 +121,7 @@ def test_what_is_on_its_way_to_the_tables_is_deleted_there(
 ) -> None:
     """A secret that the table process has been handed goes with the next flush."""
     _put(state, b"k", _SECRET)
-    _, pieces = state.begin_flush(0, b"")
+    _, pieces = state.begin_flush(0, b"", b"")
 
     _destroy(state)
     tables.write(b"".join(pieces))

@@ -232,7 +232,7 @@ def test_engine_takes_bytes_again_when_others_are_written(tmp_path: Path) -> Non
                 await asyncio.gather(*told)
                 lab.submit_put(b"k", bytes(100_000))
                 assert len(lab.engine.drop_turn()) == 1
-            assert lab.engine._unwritten_bytes == 0
+            assert lab.engine._pending_bytes == 0
             assert lab.engine.pending_count == 0
 
     asyncio.run(act())

@@ -130,13 +130,13 @@ def test_compaction_waits_for_a_long_command(tmp_path: Path) -> None:
         async with _in_the_midst(tmp_path / "state", _DELETE) as (lab, deleting):
             lab.state.store.slices.append(iter([None]))
             for _ in range(3):
-                lab.engine._run_slice()
+                lab.engine.slicing._run()
             assert lab.state.store.slices
 
             _run_steps(lab)
             await deleting
-            lab.engine._run_slice()
-            lab.engine._run_slice()
+            lab.engine.slicing._run()
+            lab.engine.slicing._run()
 
             assert not lab.state.store.slices
 
@@ -204,7 +204,7 @@ def test_large_flush_is_packed_in_turns(tmp_path: Path) -> None:
         async with running(tmp_path / "state") as lab:
             await lab.flushed()
             # Nothing is flushed but where this says so.
-            for timer in lab.engine._timers:
+            for timer in lab.engine.timers._timers:
                 timer.cancel()
             told = [lab.submit_put(b"k/%04d" % n, b"v") for n in range(_MANY)]
             lab.engine.end_turn()

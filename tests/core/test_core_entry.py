@@ -97,6 +97,20 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
     (maintenance_pb2.AlarmRequest(action=1, memberID=3, alarm=1), "0128 E 0801 1003 1801"),
     (tenant_pb2.TenantAddRequest(name="t", root_no_password=True), "0132 E 0a0174 1801"),
     (tenant_pb2.TenantDeleteRequest(name="t"), "0133 E 0a0174"),
+    (
+        state_pb2.MemberAdd(
+            member=state_pb2.Member(id=300, peer_urls=["u"], is_learner=True), learners_max=1
+        ),
+        "013c E 0a08 08ac02 1a0175 2801 1001",
+    ),
+    (state_pb2.MemberRemove(id=300), "013d E 08ac02"),
+    (state_pb2.MemberUpdate(id=300, peer_urls=["u"]), "013e E 08ac02 120175"),
+    (state_pb2.MemberPromote(id=300), "013f E 08ac02"),
+    (
+        state_pb2.MemberPublish(id=300, name="n", client_urls=["c"]),
+        "0140 E 08ac02 12016e 1a0163",
+    ),
+    (state_pb2.SigningKeyAdd(member_id=300, public_key=b"k"), "0141 E 08ac02 12016b"),
 )
 
 

@@ -144,7 +144,7 @@ def test_second_is_said_once_and_only_with_something_to_write(tmp_path: Path) ->
                 *(7, 0),
             ]
             assert [v.time_s for v in _history(lab.state).versions] == [8, 8, 8, 5, 5, 5]
-            assert lab.engine._unwritten_bytes == 0
+            assert lab.engine._pending_bytes == 0
 
     asyncio.run(act())
 

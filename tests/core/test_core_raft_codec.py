@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raft_messages import POSSIBLE_MESSAGES
 
-from kvsecure.core.raft import codec
 from kvsecure.core.raft.codec import ENTRIES_MAX, DamagedMessage, decode, encode
 from kvsecure.core.raft.messages import Append, Heartbeat, Message, TimeoutNow, Vote, is_possible
 from kvsecure.model.ids import Index, MemberId, Term
+from kvsecure.model.limits import PEER_MESSAGE_BYTES_MAX
 
 _APPEND = Append(
     *(MemberId(1), MemberId(2), Term(5), Index(3), Term(4), Term(5), Index(3)),
@@ -101,10 +101,12 @@ def test_entries_are_bounded_in_number() -> None:
 
 def test_messages_are_bounded_in_bytes() -> None:
     """What is larger than any message is not looked into."""
-    large = _APPEND._replace(entries=[bytes(codec.MESSAGE_BYTES_MAX)])
+    without = encode(_APPEND._replace(entries=[b""]))
+    entry = bytes(PEER_MESSAGE_BYTES_MAX - len(without))
 
+    assert len(encode(decode(encode(_APPEND._replace(entries=[entry]))))) == PEER_MESSAGE_BYTES_MAX
     with pytest.raises(DamagedMessage):
-        decode(encode(large))
+        decode(encode(_APPEND._replace(entries=[entry + b"."])))
 
 
 def test_impossible_numbers_are_damaged() -> None:

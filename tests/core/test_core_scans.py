@@ -94,7 +94,7 @@ def test_engine_reads_and_flushes_the_tables_that_took_the_old_ones_place(tmp_pa
                 await scans.defragment()
                 await lab.put(b"after", b"1")
                 await lab.flushed()
-            lab.state.records._cache.clear()
+            assert lab.state.records.cached_bytes == 0
 
             assert value_of(lab.state, b"k7") == b"v" * 5_000
             await scans.survey()
@@ -119,9 +119,9 @@ def test_a_scan_leaves_no_process_behind_when_it_is_given_up(tmp_path: Path) -> 
                 work.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await work
-                assert not lab.engine._holds
+                assert not lab.engine.slicing._holds
             assert (await scans.survey()).version_count == 1
-            await eventually(lambda: not lab.engine._holds)
+            await eventually(lambda: not lab.engine.slicing._holds)
 
     asyncio.run(act())
 

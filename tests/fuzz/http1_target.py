@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 from fuzz.target import Broken, Target, agree, places
+from support.turns import HeldTurn
 from wire.dialogue import cut
 
 from kvsecure.api.methods import METHODS
@@ -27,36 +28,6 @@ _MESSAGE_BYTES_MAX: Final = 600
 _REQUESTS_PER_READ_MAX: Final = 16
 _REFUSED: Final = (b"4", b"5")
 _PEER: Final = Peer(ip="127.0.0.1", port=1, tls="", user=None, fingerprint=b"")
-
-
-@final
-class _Turn:
-    """A turn that ends when it is told to."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[Any, bytes | None, Refused | None]] = []
-        self.later: list[Callable[[], None]] = []
-
-    def schedule(self) -> None:
-        """It ends anyway."""
-
-    def answer(self, to: Any, message: bytes | None, refused: Refused | None) -> None:
-        """Let an answer wait for the end."""
-        self.answers.append((to, message, refused))
-
-    def at_end(self, produce: Callable[[], None]) -> None:
-        """Let something else wait for it."""
-        self.later.append(produce)
-
-    def end(self) -> None:
-        """Hand out what waits, until nothing does."""
-        while self.answers or self.later:
-            answers, self.answers = self.answers, []
-            later, self.later = self.later, []
-            for produce in later:
-                produce()
-            for to, message, refused in answers:
-                to.deliver(message, refused)
 
 
 @final
@@ -108,7 +79,7 @@ class _Rote:
 class _Services:
     """What the methods need of the member."""
 
-    def __init__(self, turn: _Turn) -> None:
+    def __init__(self, turn: HeldTurn) -> None:
         self.gate = self.feeds = _Rote()
         self.txn_ops_max = 8
         self.request_bytes_max = _MESSAGE_BYTES_MAX
@@ -140,7 +111,7 @@ class _Visit:
     def __init__(self) -> None:
         self.written = bytearray()
         self.closed = False
-        self.turn = _Turn()
+        self.turn = HeldTurn()
         self.gateway = Gateway(
             services=_Services(self.turn),  # type: ignore[arg-type]  # as much of them as is used
             turn=self.turn,  # type: ignore[arg-type]  # the same

@@ -37,6 +37,7 @@ from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.password_policy import PasswordPolicy
 from kvsecure.security.session import CertificateUser, Peer
+from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.server.turn import Turn
@@ -125,8 +126,15 @@ class _Engine:
     def __init__(self, state: State, clock: Clock) -> None:
         self.state = state
         self.statistics = SimpleNamespace(table_bytes_in_use=0)
+        self.slicing = _Slicing()
+        self.leading = SimpleNamespace(is_own=True)
+        self.unsettled: list[Callable[[], None]] = []
+        self.membership = SimpleNamespace(when_settled=self.unsettled.append)
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
+        self.has_leader = True
+        # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
+        self.replica = SimpleNamespace(node=None)
         self.applied: list[Message] = []
         self.finished: Callable[[Proposal, Any], None]
         self._collected: list[Proposal] = []
@@ -172,7 +180,22 @@ class _Engine:
         """Say that the keys are good."""
         return True
 
-    def when_scrubbed(self, resume: Callable[[], None]) -> None:
+    @property
+    def is_alone(self) -> bool:
+        """Say that there is nobody else."""
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Say that nothing is carried out in part."""
+        return True
+
+
+@final
+class _Slicing:
+    """There is no long work."""
+
+    def when_done(self, resume: Callable[[], None]) -> None:
         """Go on."""
         resume()
 
@@ -243,7 +266,9 @@ class World:
         self.keyring = keyring()
         self.place = place_of(directory / "audit")
         self.trail = self._trail(Head(0, GENESIS))
-        self.mint = TokenMint(SigningKey(self.keyring.root_key(purpose="test")), CLUSTER, 600)
+        key = SigningKey(self.keyring.root_key(purpose="test"))
+        self.token_key = key.public
+        self.mint = TokenMint(key, CLUSTER, 600, TokenKeys(key.public, self.state.members).find)
         self.authn = Authenticator(
             self.state,
             self.mint,
@@ -356,7 +381,7 @@ class World:
 
     def lose_records(self) -> None:
         """Flush what was written to tables that keep nothing of it."""
-        self.state.begin_flush(0, b"")
+        self.state.begin_flush(0, b"", b"")
         self.state.end_flush()
 
     def begin(self, request: Message, peer: Peer | None = None, token: bytes = b"") -> Asked:

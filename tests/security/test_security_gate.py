@@ -57,8 +57,8 @@ def test_every_record_is_canonical(app: World) -> None:
             app.begin(request, rng.choice(peers))
             if rng.random() < 0.3:
                 app.turn.end()
-    app.gate.note("start", settings={"name": "\u20ac", "n": 1}, compat="")
-    app.gate.note_handshake_failure("2001:db8::1", 1, "NO_SHARED_CIPHER")
+    app.gate.events.note("start", settings={"name": "\u20ac", "n": 1}, compat="")
+    app.gate.events.note_handshake_failure("2001:db8::1", 1, "NO_SHARED_CIPHER")
     app.turn.end()
 
     records = app.trail.recent(10_000)
@@ -176,6 +176,33 @@ def test_nothing_that_is_denied_reaches_the_log(app: World) -> None:
         assert app.ask(request, app.peer("web")).why == "PERMISSION_DENIED"
         assert app.ask(request, app.peer()).why == "USER_EMPTY"
 
+    assert app.engine.applied == []
+
+
+def test_what_is_carried_out_for_a_session_is_decided_too(app: World) -> None:
+    """That somebody was let in for one thing does not carry another past the law."""
+    asked = Asked(app.turn, app.peer("web"), b"")
+    session = app.gate.admit(asked, _GET)
+    assert session is not None
+    command = kv_pb2.PutRequest(key=b"/ops/k")
+
+    app.gate.carry_out(asked, session, command, command.SerializeToString())
+    app.turn.end()
+
+    record = next(app.last())
+    assert asked.why == "PERMISSION_DENIED"
+    assert app.engine.applied == []
+    assert (record["stage"], record["op"]["rpc"]) == ("denied", "Put")
+
+
+def test_what_was_asked_is_decided_even_if_it_says_nothing(app: World) -> None:
+    """A command is decided by the request that it comes from, also where that is empty."""
+    asked = Asked(app.turn, app.peer("web"), b"")
+
+    app.gate.submit(asked, _PUT, _PUT.SerializeToString(), auth_pb2.AuthEnableRequest())
+    app.turn.end()
+
+    assert asked.why == "PERMISSION_DENIED"
     assert app.engine.applied == []
 
 

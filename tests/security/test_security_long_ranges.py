@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from security.lab import Asked, World
 
+from kvsecure.model.limits import LONG_RANGES_WAITING_MAX
 from kvsecure.proto import auth_pb2, kv_pb2, version_pb2
 from kvsecure.security.long_ranges import LONG_RANGE_KEYS, LongRanges
 from kvsecure.security.session import Peer
@@ -239,12 +240,13 @@ def test_connections_take_turns(reading: _Reading) -> None:
 
 def test_a_connection_may_have_so_many_waiting(reading: _Reading) -> None:
     """Beyond a bound long ranges are refused, and recorded; others' are not."""
-    asked = [reading.begin(kv_pb2.RangeRequest(**_ALL)) for _ in range(102)]
+    # One is being read, and the others wait.
+    taken = 1 + LONG_RANGES_WAITING_MAX
+    asked = [reading.begin(kv_pb2.RangeRequest(**_ALL)) for _ in range(taken + 1)]
     reading.begin(kv_pb2.RangeRequest(**_ALL), peer=reading.world.peer("root"))
     reading.world.turn.end()
 
-    # One is being read, and a hundred wait.
-    assert [each.why for each in asked] == [*[""] * 101, "TOO_MANY_REQUESTS"]
+    assert [each.why for each in asked] == [*[""] * taken, "TOO_MANY_REQUESTS"]
     assert reading.world.records()[-1]["result"]["code"] == "RESOURCE_EXHAUSTED"
 
 

@@ -19,7 +19,10 @@ from kvsecure.security.tokens import Claims, TokenMint
 
 _KEY: Final = SigningKey(fresh_key())
 _CLUSTER: Final = ClusterId(0xABC)
-_MINT: Final = TokenMint(_KEY, _CLUSTER, ttl_s=600)
+# Another member of the cluster.
+_NEIGHBOUR: Final = SigningKey(fresh_key())
+_KEYS: Final = {key.public.key_id: key.public for key in (_KEY, _NEIGHBOUR)}
+_MINT: Final = TokenMint(_KEY, _CLUSTER, 600, _KEYS.get)
 _NOW_S: Final = 1_800_000_000
 _CLAIMS: Final = Claims(
     tenant=TenantId(16),
@@ -73,7 +76,9 @@ def test_a_minted_token_says_what_was_minted() -> None:
 
     for now_s in (_NOW_S, _NOW_S + 599, _NOW_S - 60):
         claims = _MINT.verify(token.reveal(), now_s)
-        assert claims == _CLAIMS._replace(certificate=b"\x01" * 32, expires_s=_NOW_S + 600)
+        assert claims == _CLAIMS._replace(
+            certificate=b"\x01" * 32, expires_s=_NOW_S + 600, key_id=_KEY.public.key_id
+        )
     assert "web" not in repr(token)
     assert len(token) < TOKEN_BYTES_MAX
 
@@ -129,6 +134,23 @@ def test_the_public_key_is_no_shared_secret() -> None:
             _refused(f"{text}.{_text(signature)}")
 
 
+def test_a_token_of_another_member_is_as_good_as_ones_own() -> None:
+    """Whoever logged in at one member is known to every member of its cluster, and to no other."""
+    minted = TokenMint(_NEIGHBOUR, _CLUSTER, 600, _KEYS.get).mint(_CLAIMS, _NOW_S).reveal()
+    foreign = TokenMint(_NEIGHBOUR, ClusterId(0xABD), 600, _KEYS.get).mint(_CLAIMS, _NOW_S)
+
+    assert _MINT.verify(minted, _NOW_S) == _CLAIMS._replace(
+        expires_s=_NOW_S + 600, key_id=_NEIGHBOUR.public.key_id
+    )
+    _refused(foreign.reveal())
+
+
+def test_a_token_is_good_under_the_key_that_it_names_alone() -> None:
+    """What one member signed is refused under another member's id, though both are good."""
+    for signer, named in ((_KEY, _NEIGHBOUR), (_NEIGHBOUR, _KEY)):
+        _refused(_signed(_payload(), key=signer, header={"kid": named.public.key_id}))
+
+
 def test_another_key_is_another_cluster() -> None:
     """A token that another key signed is refused, also under our key's id."""
     other = SigningKey(fresh_key())
@@ -140,7 +162,7 @@ def test_another_key_is_another_cluster() -> None:
 @pytest.mark.parametrize("claim", ["iss", "aud"])
 def test_a_token_of_another_cluster_is_refused(claim: str) -> None:
     """A cluster with the same key and another id has no say here."""
-    other = TokenMint(_KEY, ClusterId(0xABD), ttl_s=600)
+    other = TokenMint(_KEY, ClusterId(0xABD), 600, _KEYS.get)
 
     _refused(other.mint(_CLAIMS, _NOW_S).reveal())
     _refused(_signed(_payload() | {claim: "abd"}))

@@ -1,4 +1,4 @@
-"""This member and its cluster of one."""
+"""This member and its cluster: of one, and of several."""
 
 from pathlib import Path
 
@@ -30,6 +30,9 @@ def test_cluster_of_one_is_taken_from_etcds_flags() -> None:
         "--listen-client-urls=http://localhost:20000",
         "--advertise-client-urls=http://localhost:20000",
         "--listen-peer-urls=https://localhost:20001",
+        "--peer-cert-file=peer.crt",
+        "--peer-key-file=peer.key",
+        "--peer-trusted-ca-file=ca.crt",
         "--initial-advertise-peer-urls=https://localhost:20001",
         "--initial-cluster-token=new",
         "--data-dir=/data",
@@ -45,16 +48,44 @@ def test_cluster_of_one_is_taken_from_etcds_flags() -> None:
     assert config.member.data_dir == Path("/data")
     assert [warning.split(" has no effect")[0] for warning in config.warnings] == [
         "--snapshot-count",
-        "--listen-peer-urls",
     ]
+    assert config.peers.listen_urls == ("https://localhost:20001",)
+    assert config.peers.advertise_urls == ("https://localhost:20001",)
 
 
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
         (
-            ("--initial-cluster=default=http://localhost:2380,b=http://b:2380",),
-            "--initial-cluster: clusters of more than one member are not in this release",
+            ("--initial-cluster=default=http://localhost:2380,b=http://localhost:2380",),
+            (
+                "initial cluster b=http://localhost:2380,default=http://localhost:2380 has "
+                "duplicate url"
+            ),
+        ),
+        (
+            (f"--initial-cluster={','.join(['default=http://localhost:2380'] * 2)}",),
+            (
+                "initial cluster default=http://localhost:2380,default=http://localhost:2380 has "
+                "duplicate url"
+            ),
+        ),
+        (
+            (
+                "--initial-advertise-peer-urls=http://localhost:2380,http://localhost:2381",
+                "--initial-cluster=default=http://localhost:2380,b=http://localhost:2382",
+            ),
+            (
+                "--initial-advertise-peer-urls has http://localhost:2381 but missing from "
+                "--initial-cluster=b=http://localhost:2382,default=http://localhost:2380"
+            ),
+        ),
+        (
+            ("--initial-cluster=default=http://localhost:2380,b/c=http://localhost:2381",),
+            (
+                "error setting up initial cluster: a name in --initial-cluster must have 1 to 128 "
+                "letters, digits, dots, dashes or underscores"
+            ),
         ),
         (
             ("--initial-cluster=b=http://localhost:2380",),
@@ -109,3 +140,39 @@ def test_cluster_of_one_is_taken_from_etcds_flags() -> None:
 def test_cluster_that_cannot_be_is_refused(flags: tuple[str, ...], text: str) -> None:
     """Membership must fit this member, in etcd's words where it has them."""
     assert refused(*flags) == text
+
+
+def _three(*arguments: str) -> tuple[str, ...]:
+    return (
+        "--name=m1",
+        "--initial-advertise-peer-urls=http://127.0.0.1:12380",
+        "--listen-peer-urls=http://127.0.0.1:12380",
+        (
+            "--initial-cluster=m2=http://127.0.0.1:22380,m1=http://127.0.0.1:12380,"
+            "m3=http://127.0.0.1:32380,"
+        ),
+        *arguments,
+    )
+
+
+def test_cluster_of_three_is_the_same_for_each_of_them() -> None:
+    """Ids are computed from all of them, in whatever order they are listed."""
+    first = configured(*_three())
+    second = configured(
+        "--name=m2",
+        "--initial-advertise-peer-urls=http://127.0.0.1:22380",
+        (
+            "--initial-cluster=m1=http://127.0.0.1:12380,m3=http://127.0.0.1:32380,"
+            "m2=http://127.0.0.1:22380"
+        ),
+    )
+
+    assert first.cluster == second.cluster
+    assert [name for name, _ in first.cluster.members] == ["m1", "m2", "m3"]
+    assert first.member.member_id != second.member.member_id
+
+
+def test_strict_reconfiguration_is_on_unless_it_is_switched_off() -> None:
+    """As in etcd."""
+    assert configured().cluster.strict_reconfig_check
+    assert not configured("--strict-reconfig-check=false").cluster.strict_reconfig_check

@@ -94,5 +94,5 @@ def test_variable_of_a_rejected_flag_is_rejected() -> None:
         configured({"ETCD_DISCOVERY_PASSWORD": "hunter2"})
 
     assert str(caught.value) == (
-        "--discovery-password: clusters of more than one member are not in this release"
+        "--discovery-password: there is no discovery: name the members in --initial-cluster"
     )

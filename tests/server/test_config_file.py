@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvsecure.server.config import ConfigError, ServerConfig, load
+from kvsecure.server.config.model import PeerTls
 
 
 def configured(directory: Path, text: str, *arguments: str, **environ: str) -> ServerConfig:
@@ -53,12 +54,23 @@ client-transport-security:
   trusted-ca-file: ca.crt
   auto-tls: false
 peer-transport-security:
+  cert-file: peer.crt
+  key-file: peer.key
+  client-cert-auth: true
+  trusted-ca-file: peer-ca.crt
+peer-crl-file: peers.crl
 """,
     )
 
     assert config.security.cert_file == Path("server.crt")
     assert config.security.client_certificates.value == "required"
     assert config.listen.client[0].url == "https://localhost:2379"
+    assert config.peers.tls == PeerTls(
+        cert_file=Path("peer.crt"),
+        key_file=Path("peer.key"),
+        trusted_ca_file=Path("peer-ca.crt"),
+        crl_file=Path("peers.crl"),
+    )
 
 
 def test_file_excludes_flags_and_variables_and_says_which(tmp_path: Path) -> None:
@@ -99,7 +111,8 @@ def test_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("warning-apply-duration: 1.5", "must be a duration"),
         ("config-file: b.yaml", "'config-file' is not a valid key"),
         ("auto-tls: true", "--auto-tls: certificates that nobody verifies"),
-        ("peer-transport-security: {cert-file: p}", "clusters of more than one member"),
+        ("peer-transport-security: {cert-file: p}", "--peer-key-file must be given together"),
+        ("peer-transport-security: {auto-tls: true}", "--peer-auto-tls: certificates that nobody"),
         ("name: [a", "not the YAML of a configuration"),
         ("name: !!python/object/apply:os.system [true]", "not the YAML of a configuration"),
         ("name: !!bool x", "not the YAML of a configuration"),

@@ -2,7 +2,6 @@
 
 import gzip
 import time
-from collections.abc import Iterator
 from typing import Final
 
 import grpc
@@ -37,27 +36,6 @@ _KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
 _LIMIT: Final = 1_572_864
 _OVERHEAD: Final = 512 * 1024
 _SERVING: Final = health_pb2.HealthCheckResponse(status=1).SerializeToString()  # type: ignore[arg-type]  # an enum
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvsecureServer]:
-    """A member that asks for no client certificates."""
-    with KvsecureServer(tmp_path_factory.mktemp("member")) as serving:
-        yield serving
-
-
-@pytest.fixture(scope="module")
-def root(member: KvsecureServer) -> Iterator[Client]:
-    """A stock client of root."""
-    with member.client() as client:
-        yield client
-
-
-@pytest.fixture
-def peer(member: KvsecureServer) -> Iterator[SocketPeer]:
-    """A connection that may say anything, with the preface sent."""
-    with SocketPeer(member.port, client_tls(member.authority.certificate)) as connected:
-        yield connected.begin()
 
 
 def _range(key: bytes = b"a") -> bytes:

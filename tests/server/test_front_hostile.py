@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import pytest
 from support.processes import wait_until
 from support.rpc import Client
 from support.servers import KvsecureServer
@@ -43,20 +42,6 @@ _MB: Final = 1_000_000
 # What one connection may make a member keep, generously; unbounded it would be hundreds of MB.
 _GROWTH_BYTES_MAX: Final = 80 * _MB
 _WIDE: Final = [(4, (1 << 31) - 1)]
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvsecureServer]:
-    """A member that asks for no client certificates."""
-    with KvsecureServer(tmp_path_factory.mktemp("member")) as serving:
-        yield serving
-
-
-@pytest.fixture(scope="module")
-def root(member: KvsecureServer) -> Iterator[Client]:
-    """A client that behaves."""
-    with member.client() as client:
-        yield client
 
 
 def _peer(member: KvsecureServer, *, receive_bytes: int | None = None) -> SocketPeer:

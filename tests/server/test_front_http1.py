@@ -16,13 +16,6 @@ _HEALTHY: Final = {"health": "true", "reason": ""}
 _EVENT_BYTES_MAX: Final = 16 * 1024
 
 
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvsecureServer]:
-    """A member that asks for no client certificates."""
-    with KvsecureServer(tmp_path_factory.mktemp("member")) as serving:
-        yield serving
-
-
 @pytest.fixture
 def peer(member: KvsecureServer) -> Iterator[SocketPeer]:
     """A connection of HTTP/1.1."""

@@ -30,13 +30,6 @@ _SERVED = {
 }
 
 
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvsecureServer]:
-    """A server."""
-    with KvsecureServer(tmp_path_factory.mktemp("reflection")) as running:
-        yield running
-
-
 @pytest.fixture(params=["v1", "v1alpha"])
 def ask(member: KvsecureServer, request: pytest.FixtureRequest) -> Iterator[Any]:
     """What answers some questions, asked by nobody in particular."""
@@ -82,13 +75,6 @@ def test_client_without_files_can_call(ask: Any, root: Client) -> None:
     came = put_response.FromString(raw(put(key=b"reflected", value=b"v").SerializeToString()))
 
     assert came.header.revision > 1
-
-
-@pytest.fixture
-def root(member: KvsecureServer) -> Iterator[Client]:
-    """Root's client."""
-    with member.client() as client:
-        yield client
 
 
 @pytest.mark.parametrize(

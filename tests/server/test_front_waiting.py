@@ -1,6 +1,5 @@
 """Unary calls whose answer is long in coming: what becomes of their streams reaches them."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -9,7 +8,7 @@ from support.processes import wait_until
 from support.rpc import Client
 from support.servers import KvsecureServer
 from wire.rawframes import END_STREAM, data, headers, message, request_block, reset
-from wire.socket_peer import SocketPeer, call_fields, client_tls
+from wire.socket_peer import SocketPeer, call_fields
 
 from kvsecure.proto import kv_pb2, lease_pb2, lock_pb2
 
@@ -17,28 +16,12 @@ _LOCK: Final = "/v3lockpb.Lock/Lock"
 _DEADLINE_S: Final = 10.0
 
 
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvsecureServer]:
-    """A member that asks for no client certificates."""
-    with KvsecureServer(tmp_path_factory.mktemp("member")) as serving:
-        yield serving
-
-
-@pytest.fixture(scope="module")
-def root(member: KvsecureServer) -> Iterator[Client]:
-    """A stock client of root, which holds the lock under lease 1; lease 2 is there."""
-    with member.client() as client:
-        for lease in (1, 2):
-            client.lease.LeaseGrant(lease_pb2.LeaseGrantRequest(ID=lease, TTL=600))
-        client.lock.Lock(lock_pb2.LockRequest(name=b"l", lease=1))
-        yield client
-
-
-@pytest.fixture
-def peer(member: KvsecureServer) -> Iterator[SocketPeer]:
-    """A connection that may say anything, with the preface sent."""
-    with SocketPeer(member.port, client_tls(member.authority.certificate)) as connected:
-        yield connected.begin()
+@pytest.fixture(scope="module", autouse=True)
+def _held(root: Client) -> None:
+    """Root holds the lock under lease 1, and lease 2 is there."""
+    for lease in (1, 2):
+        root.lease.LeaseGrant(lease_pb2.LeaseGrantRequest(ID=lease, TTL=600))
+    root.lock.Lock(lock_pb2.LockRequest(name=b"l", lease=1))
 
 
 def _waits(root: Client, *, waits: bool) -> None:

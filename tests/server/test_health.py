@@ -23,7 +23,7 @@ class Engine:
         self.has_leader = True
         self.is_behind = False
 
-    def can_read_keys(self) -> bool:
+    def is_in_touch(self) -> bool:
         """Tell whether it is not behind."""
         return not self.is_behind
 

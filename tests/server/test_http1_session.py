@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import h11
 import pytest
 from support.gateway import Gateway as Client
 from support.servers import KvsecureServer
+from support.turns import HeldTurn
 from wire.socket_peer import SocketPeer
 
 from kvsecure.api.methods import METHODS
@@ -23,32 +23,6 @@ from kvsecure.server.observatory import NOT_FOUND
 
 _IDLE_S_MAX = 60
 _AHEAD_BYTES_MAX = 64 * 1024
-
-
-@dataclass
-class _Turn:
-    """A turn that ends when it is told to."""
-
-    answers: list[tuple[Any, bytes | None, Any]] = field(default_factory=list)
-    later: list[Callable[[], None]] = field(default_factory=list)
-
-    def schedule(self) -> None:
-        """The test ends it."""
-
-    def answer(self, to: Any, message: bytes | None, refused: Any) -> None:
-        self.answers.append((to, message, refused))
-
-    def at_end(self, produce: Callable[[], None]) -> None:
-        self.later.append(produce)
-
-    def end(self) -> None:
-        while self.answers or self.later:
-            answers, self.answers = self.answers, []
-            later, self.later = self.later, []
-            for produce in later:
-                produce()
-            for to, message, refused in answers:
-                to.deliver(message, refused)
 
 
 @dataclass
@@ -84,7 +58,7 @@ class _Lab:
         self.written = bytearray()
         self.reading = True
         self.closed = False
-        self.turn = _Turn()
+        self.turn = HeldTurn()
         self.gate = _Gate()
         self.gateway = Gateway(
             services=_Services(self.gate),  # type: ignore[arg-type]  # as much of them as is used
@@ -105,7 +79,7 @@ class _Lab:
 
     def seconds(self, count: int) -> None:
         for _ in range(count):
-            self.session.second()
+            self.session.second(was_read=False)
 
     def answer(self) -> None:
         self.gate.asked.pop(0).succeed(Answer(1, b""))
@@ -167,7 +141,21 @@ def test_answer_that_is_not_read_ends(lab: _Lab) -> None:
     lab.seconds(_IDLE_S_MAX)
 
     assert lab.session.is_over
-    assert lab.session.is_unread
+    assert lab.session.is_stalled
+
+
+def test_answer_that_is_read_slowly_is_waited_for(lab: _Lab) -> None:
+    """Who goes on reading has its answer whole, also where the connection ends with it."""
+    lab.session.receive(_post(_BODY).replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    lab.answer()
+    lab.session.set_writable(writable=False)
+    for _ in range(10 * _IDLE_S_MAX):
+        lab.session.second(was_read=True)
+        assert not lab.session.is_stalled
+
+    assert lab.session.is_over
+    lab.seconds(_IDLE_S_MAX)
+    assert lab.session.is_stalled
 
 
 def test_what_comes_ahead_is_held_back(lab: _Lab) -> None:

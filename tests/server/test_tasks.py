@@ -100,7 +100,9 @@ def test_watch_over_certificates_does_not_fail_in_silence(tmp_path: Path) -> Non
     def note(_stage: str, _facts: dict[str, object]) -> None:
         raise RuntimeError("the trail is gone")
 
-    parts: Any = SimpleNamespace(gate=SimpleNamespace(note_credentials=note), front=())
+    parts: Any = SimpleNamespace(
+        gate=SimpleNamespace(events=SimpleNamespace(note_credentials=note)), front=()
+    )
     credentials.look_now()
 
     def start(tasks: Tasks) -> None:

@@ -273,7 +273,7 @@ class Member:
             self._install(running, sender, int.from_bytes(text[:8], "big"), text[8:])
         elif running.sendings.get(sender) == int.from_bytes(text, "big"):
             del running.sendings[sender]
-            running.node.report_snapshot(sender, True)
+            running.node.report_snapshot(sender, ok=True)
         self._turn()
 
     def ask(self, request: Request, reply: Reply) -> None:
@@ -456,7 +456,7 @@ class Member:
     def _give_up(self, running: _Running, to: MemberId, number: int) -> None:
         if running is self._running and running.sendings.get(to) == number:
             del running.sendings[to]
-            running.node.report_snapshot(to, False)
+            running.node.report_snapshot(to, ok=False)
             self._turn()
 
     def _install(self, running: _Running, sender: MemberId, number: int, text: bytes) -> None:

@@ -198,11 +198,7 @@ def test_one_change_at_a_time_thesis_4_1() -> None:
 def test_change_waits_for_an_entry_of_the_own_term_thesis_4_1() -> None:
     """A new leader changes nothing before it has committed something in its term."""
     cluster = Cluster((1, 2, 3))
-    cluster.tick(1, 2 * TICKS)
-    while cluster.node(1).role is not Role.LEADER:
-        cluster.persist(1)
-        cluster.deliver()
-        cluster.persist(2)
+    cluster.elect_bare(1, 2)
 
     with pytest.raises(ChangeRefused):
         cluster.change(1, [1, 2])

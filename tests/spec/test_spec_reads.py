@@ -64,11 +64,7 @@ def test_leader_of_several_never_answers_alone_thesis_6_4() -> None:
 def test_read_waits_for_an_entry_of_the_own_term_thesis_6_4() -> None:
     """A new leader does not know what is committed until something of its own term is."""
     cluster = Cluster((1, 2, 3))
-    cluster.tick(1, 2 * TICKS)
-    while cluster.node(1).role is not Role.LEADER:
-        cluster.persist(1)
-        cluster.deliver()
-        cluster.persist(2)
+    cluster.elect_bare(1, 2)
     cluster.read(1, 7)
     before = [message for message in cluster.wire if isinstance(message, Heartbeat)]
 

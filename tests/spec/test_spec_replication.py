@@ -9,7 +9,7 @@ from kvsecure.core.raft.messages import Append, AppendReply, Heartbeat
 from kvsecure.core.raft.progress import Sending
 from kvsecure.core.raft.refusals import TooMuchUncommitted
 from kvsecure.core.raft.settings import Settings
-from kvsecure.core.raft.status import Dropped, Role
+from kvsecure.core.raft.status import Dropped
 from kvsecure.model.ids import Index, MemberId, Term
 
 
@@ -82,11 +82,7 @@ def test_old_term_is_not_committed_by_counting_figure_8() -> None:
         cluster.start(member)
     cluster.crash(3)
     node = cluster.node(1)
-    cluster.tick(1, 2 * TICKS)
-    while node.role is not Role.LEADER:
-        cluster.persist(1)
-        cluster.deliver()
-        cluster.persist(2)
+    cluster.elect_bare(1, 2)
     cluster.stuck_disks = {1, 2}
 
     reply = AppendReply(MemberId(2), MemberId(1), node.term, Index(1), False, Index(0), Term(0))

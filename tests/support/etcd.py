@@ -1,6 +1,6 @@
 """etcd's API for tests of clients: a server that answers by a script, and clients of real members.
 
-Owns: the scripted server, and which servers a test of a client runs against.
+Owns: the scripted server, and how a client of a real one is made.
 Never: replaces a part of the client; the scripted server is a real gRPC server.
 """
 
@@ -17,12 +17,7 @@ from support.servers import ROOT_PASSWORD, Member
 from kvsecure.client import Client, Secret
 from kvsecure.client.methods import Shape, every_method
 
-__all__ = ["ScriptedServer", "Seen", "Step", "member_names", "open_client"]
-
-
-def member_names(subject: str) -> list[str]:
-    """Return the servers to run against: etcd and, if it is another one, the server under test."""
-    return sorted({"etcd", subject})
+__all__ = ["ScriptedServer", "Seen", "Step", "open_client"]
 
 
 def open_client(member: Member, user: str = "root", password: str = ROOT_PASSWORD) -> Client:

@@ -220,7 +220,7 @@ class Cluster:
             reached = order.to in self.running and (sender, order.to) not in self.cut
             if reached:
                 self.give_snapshot(sender, order.to)
-            self.node(sender).report_snapshot(order.to, reached)
+            self.node(sender).report_snapshot(order.to, ok=reached)
             self._collect(sender)
 
     def give_snapshot(self, sender: int, to: int) -> bool:
@@ -291,6 +291,17 @@ class Cluster:
                 self.silence(other)
             self.tick(member)
             self.settle()
+        raise Violated(f"{member} is not elected")
+
+    def elect_bare(self, member: int, voter: int) -> None:
+        """Have a member win with one vote, and nobody store anything of its term."""
+        self.tick(member, 2 * TICKS)
+        for _ in range(4 * TICKS):
+            if self.node(member).role is Role.LEADER:
+                return
+            self.persist(member)
+            self.deliver()
+            self.persist(voter)
         raise Violated(f"{member} is not elected")
 
     @property

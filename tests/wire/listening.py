@@ -20,6 +20,7 @@ from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
 from kvsecure.api.services import Services
 from kvsecure.security.long_ranges import LongRanges
+from kvsecure.security.membership import Membership
 from kvsecure.security.queues import Queues
 from kvsecure.server.accepting import Accepting
 from kvsecure.server.calls import CallCounts
@@ -128,6 +129,7 @@ class Front:
             feeds=world.feeds,
             queues=Queues(world.gate, at_turn_end=turn.at_end, in_turn=turn.at_end),
             upkeep=world.upkeep,
+            membership=Membership(world.gate, wall_ns=world.clock, later=Timers().later),
             keys=NO_KEYS,
             ranges=LongRanges(world.gate, turn.at_end),
             header=lambda revision: encoder.field(revision, 1),
@@ -158,7 +160,7 @@ class Front:
             read_identity=IdentityOf("kvsecure", by_common_name=False),
             fingerprint=fingerprint_of,
             on_handshake_failure=self._reject,
-            on_cut=world.gate.note_cut,
+            on_cut=world.gate.events.note_cut,
             spawn=self._spawn,
             places=self._bounds.places,
             refusals=self.refusals,
@@ -181,7 +183,7 @@ class Front:
 
     def _reject(self, ip: str, port: int, reason: str) -> None:
         self.rejected.append(Rejected(ip, port, reason))
-        self._world.gate.note_handshake_failure(ip, port, reason)
+        self._world.gate.events.note_handshake_failure(ip, port, reason)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

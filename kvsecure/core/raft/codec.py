@@ -30,12 +30,12 @@ from kvsecure.core.raft.messages import (
     is_possible,
 )
 from kvsecure.model.ids import Index, MemberId, Term
+from kvsecure.model.limits import PEER_MESSAGE_BYTES_MAX
 
-__all__ = ["ENTRIES_MAX", "MESSAGE_BYTES_MAX", "DamagedMessage", "decode", "encode"]
+__all__ = ["ENTRIES_MAX", "DamagedMessage", "decode", "encode"]
 
-# A message of more entries or bytes is not read.
+# A message of more entries is not read.
 ENTRIES_MAX: Final = 4_096
-MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 _VERSION: Final = 1
 _KIND: Final = struct.Struct(">BB")
@@ -96,7 +96,7 @@ def decode(text: bytes) -> Message:
     Raises:
         DamagedMessage: It is not that, or no honest member could have written it.
     """
-    if len(text) > MESSAGE_BYTES_MAX:
+    if len(text) > PEER_MESSAGE_BYTES_MAX:
         raise DamagedMessage("the message is too large")
     try:
         version, number = _KIND.unpack_from(text)

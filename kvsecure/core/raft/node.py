@@ -209,7 +209,7 @@ class Node(Listener):
             self._in_flight = (hard_state, through if keeps else index)
         return True
 
-    def report_snapshot(self, peer: MemberId, ok: bool) -> None:  # noqa: FBT001 - the word is said
+    def report_snapshot(self, peer: MemberId, *, ok: bool) -> None:
         """Take note that a snapshot which was ordered has been installed by a peer, or given up."""
         if self.role is Role.LEADER:
             self._replication.report_snapshot(peer, is_installed=ok)
@@ -266,6 +266,11 @@ class Node(Listener):
     def is_alone(self) -> bool:
         """Whether nobody else has any part in the cluster."""
         return self.configuration.members == (self.member,)
+
+    @property
+    def partners(self) -> frozenset[MemberId]:
+        """Who has a part in consensus, also who goes until that is certain."""
+        return frozenset(self._reachable())
 
     def take_messages(self) -> list[Message]:
         """Return what may be sent now, once."""

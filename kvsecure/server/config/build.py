@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from kvsecure.model import limits
+from kvsecure.server.config.build_cluster import build_cluster, check_member_name
 from kvsecure.server.config.build_listen import build_listen
+from kvsecure.server.config.build_peers import build_peers
 from kvsecure.server.config.build_security import build_security
 from kvsecure.server.config.checks import check_table, shown
 from kvsecure.server.config.durations import HOUR_NS, parse_duration
-from kvsecure.server.config.flag import ONE_MEMBER
-from kvsecure.server.config.identity import cluster_id_of, member_id_of
+from kvsecure.server.config.identity import member_id_of
 from kvsecure.server.config.member_flags import QUOTA_BYTES_ADVISED, REQUEST_BYTES_ADVISED
 from kvsecure.server.config.model import (
-    Cluster,
-    ClusterState,
     Compaction,
     Compat,
     KeepPeriod,
@@ -34,15 +33,9 @@ from kvsecure.server.config.model import (
 )
 from kvsecure.server.config.outcome import ConfigError
 from kvsecure.server.config.settings import Settings
-from kvsecure.server.config.urls import parse_urls
 
 __all__ = ["build"]
 
-# The alphabets of the labels in our certificates (docs/pki.md): a name that no certificate can
-# carry would fail much later.
-_MEMBER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-_CLUSTER_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_ELECTION_HEARTBEATS_MIN: Final = 5
 _RETENTION_NS_MAX: Final = 10 * 366 * 24 * HOUR_NS
 _REVISIONS_MAX: Final = (1 << 63) - 1
 _HOURS: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -58,10 +51,10 @@ def build(settings: Settings, warnings: list[str]) -> ServerConfig:
     """
     warnings = [*warnings, *check_table(settings)]
     name = settings.text("name")
-    if _MEMBER_NAME.fullmatch(name) is None or name in {".", ".."}:
-        raise ConfigError("--name must have 1 to 128 letters, digits, dots, dashes or underscores")
-    cluster = _cluster(settings, name)
+    check_member_name(name, "--name")
+    cluster = build_cluster(settings, name)
     listen, advertised = build_listen(settings, warnings)
+    peers = build_peers(settings, name, cluster, listen, warnings)
     compat = Compat(settings.text("compat"))
     if compat is Compat.ETCD:
         warnings.append("--compat etcd: this server is as permissive as etcd, which is weaker")
@@ -75,6 +68,7 @@ def build(settings: Settings, warnings: list[str]) -> ServerConfig:
             advertise_client_urls=advertised,
         ),
         cluster=cluster,
+        peers=peers,
         listen=listen,
         security=security,
         limits=_limits(settings, warnings),
@@ -83,63 +77,6 @@ def build(settings: Settings, warnings: list[str]) -> ServerConfig:
         warnings=tuple(warnings),
         given=tuple((setting.flag.name, shown(setting)) for setting in settings.settings()),
     )
-
-
-def _cluster(settings: Settings, name: str) -> Cluster:
-    label = settings.text("cluster-name")
-    if _CLUSTER_NAME.fullmatch(label) is None:
-        raise ConfigError(
-            "--cluster-name must have 1 to 63 lower-case letters, digits or inner dashes"
-        )
-    heartbeat_ms = settings.number("heartbeat-interval")
-    election_ms = settings.number("election-timeout")
-    if election_ms < _ELECTION_HEARTBEATS_MIN * heartbeat_ms:
-        raise ConfigError(
-            f"--election-timeout[{election_ms}ms] should be at least as "
-            f"{_ELECTION_HEARTBEATS_MIN} times as --heartbeat-interval[{heartbeat_ms}ms]"
-        )
-    token = settings.text("initial-cluster-token")
-    own_urls = settings.parts("initial-advertise-peer-urls")
-    if not own_urls:
-        raise ConfigError("--initial-advertise-peer-urls must name at least one URL")
-    _check_initial_cluster(settings, name, own_urls)
-    return Cluster(
-        name=label,
-        cluster_id=cluster_id_of([member_id_of(own_urls, token)]),
-        token=token,
-        state=ClusterState(settings.text("initial-cluster-state")),
-        members=((name, own_urls),),
-        heartbeat_ms=heartbeat_ms,
-        election_ms=election_ms,
-    )
-
-
-def _check_initial_cluster(settings: Settings, name: str, own_urls: tuple[str, ...]) -> None:
-    """Hold --initial-cluster against what this member says of itself."""
-    if not settings.given("initial-cluster") or not settings.text("initial-cluster"):
-        return
-    members: dict[str, set[str]] = {}
-    for part in settings.text("initial-cluster").split(","):
-        member, _, url = part.strip().partition("=")
-        try:
-            urls = parse_urls(url)
-        except ValueError as reason:
-            raise ConfigError(f"error setting up initial cluster: {reason}") from None
-        if not member or not urls:
-            raise ConfigError("error setting up initial cluster: --initial-cluster is NAME=URL,...")
-        members.setdefault(member, set()).update(urls)
-    if name not in members:
-        raise ConfigError(
-            f'couldn\'t find local name "{name}" in the initial cluster configuration'
-        )
-    if len(members) > 1:
-        raise ConfigError(f"--initial-cluster: {ONE_MEMBER}")
-    if members[name] != set(own_urls):
-        listed = ",".join(f"{name}={url}" for url in sorted(members[name]))
-        raise ConfigError(
-            f"--initial-cluster has {listed} but missing from "
-            f"--initial-advertise-peer-urls={','.join(own_urls)}"
-        )
 
 
 def _limits(settings: Settings, warnings: list[str]) -> Limits:

@@ -2,24 +2,18 @@
 
 Owns: names, defaults, bounds and help of the section Clustering.
 Never: reads a value.
-Follows: etcd's flags of the same names; differs: this release is one member.
+Follows: etcd's flags of the same names; differs: there is no discovery.
 """
 
 from typing import Final
 
-from kvsecure.server.config.flag import (
-    ONE_MEMBER,
-    Flag,
-    Kind,
-    Section,
-    accepted,
-    honoured,
-    rejected,
-)
+from kvsecure.server.config.flag import Flag, Kind, Section, accepted, honoured, rejected
 
 __all__ = ["CLUSTER_FLAGS"]
 
 _S: Final = Section.CLUSTERING
+
+_NO_DISCOVERY: Final = "there is no discovery: name the members in --initial-cluster"
 
 CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(
@@ -27,21 +21,23 @@ CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
         "initial-advertise-peer-urls",
         Kind.URLS,
         "http://localhost:2380",
-        "This member's peer URLs; the member's id is computed from them.",
+        "Where other members reach this one; the member's id is computed from it. Without it, "
+        "https when --peer-cert-file is given.",
     ),
     honoured(
         _S,
         "initial-cluster",
         Kind.TEXT,
         "${name}=${initial-advertise-peer-urls}",
-        "The members at first start, as NAME=URL,...; one name only: " + ONE_MEMBER + ".",
+        "The members at first start, as NAME=URL,...; the same list for each of them.",
     ),
     honoured(
         _S,
         "initial-cluster-state",
         Kind.CHOICE,
         "new",
-        "Whether the cluster is to be made or exists already.",
+        "At a member's first start, whether the cluster is to be made, or exists and has this "
+        "member added already.",
         choices=("new", "existing"),
     ),
     honoured(
@@ -59,7 +55,7 @@ CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
         "What clients are told to connect to; required with --listen-client-urls.",
     ),
     *(
-        rejected(_S, name, kind, default, ONE_MEMBER)
+        rejected(_S, name, kind, default, _NO_DISCOVERY)
         for name, kind, default in (
             ("discovery", Kind.TEXT, ""),
             ("discovery-token", Kind.TEXT, ""),
@@ -80,13 +76,13 @@ CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
             ("discovery-srv-name", Kind.TEXT, ""),
         )
     ),
-    accepted(_S, "discovery-fallback", Kind.TEXT, "exit", "there is no discovery: " + ONE_MEMBER),
-    accepted(
+    accepted(_S, "discovery-fallback", Kind.TEXT, "exit", _NO_DISCOVERY),
+    honoured(
         _S,
         "strict-reconfig-check",
         Kind.SWITCH,
         "true",
-        "there is no reconfiguration: " + ONE_MEMBER,
+        "Refuse a change of the members that could leave the cluster without a majority.",
     ),
     accepted(_S, "pre-vote", Kind.SWITCH, "true", "elections are always preceded by a pre-vote"),
     honoured(

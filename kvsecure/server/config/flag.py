@@ -13,7 +13,6 @@ from typing import Final, final
 from kvsecure.model.errors import invariant
 
 __all__ = [
-    "ONE_MEMBER",
     "Bounds",
     "Flag",
     "Kind",
@@ -27,8 +26,6 @@ __all__ = [
 
 # What a flag's value is once it is read: durations in nanoseconds, URLs and lists as tuples.
 Value = str | int | bool | tuple[str, ...]
-
-ONE_MEMBER: Final = "clusters of more than one member are not in this release"
 
 
 class Kind(Enum):

@@ -10,7 +10,6 @@ from typing import Final
 from kvsecure.model import limits
 from kvsecure.server.config.durations import HOUR_NS
 from kvsecure.server.config.flag import (
-    ONE_MEMBER,
     Bounds,
     Flag,
     Kind,
@@ -32,6 +31,8 @@ _QUOTA_BYTES_MAX: Final = 1 << 40
 # A request and what surrounds it must leave room in one segment of the log.
 _REQUEST_BYTES_MAX: Final = limits.WAL_SEGMENT_BYTES_MAX // 2
 
+_SILENCE: Final = "a peer that says nothing for three times --election-timeout is gone"
+
 MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(_S, "name", Kind.TEXT, "default", "Name of this member."),
     honoured(
@@ -50,14 +51,14 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "snapshot-catchup-entries",
         Kind.UNSIGNED,
         "5000",
-        "no follower has to catch up: " + ONE_MEMBER,
+        "a follower whose entries are gone is sent the tables instead",
     ),
     honoured(
         _S,
         "heartbeat-interval",
         Kind.UNSIGNED,
         "100",
-        "Milliseconds of one tick of the consensus clock.",
+        "Milliseconds between two signs of a leader's life: one tick of the consensus clock.",
         bounds=Bounds(1, 10_000),
     ),
     honoured(
@@ -65,7 +66,8 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "election-timeout",
         Kind.UNSIGNED,
         "1000",
-        "Milliseconds without a leader before an election; at least 5 heartbeats.",
+        "Milliseconds without a leader before an election; at least 5 heartbeats, and the same for "
+        "all members.",
         bounds=Bounds(5, 50_000),
     ),
     accepted(
@@ -73,14 +75,16 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "initial-election-tick-advance",
         Kind.SWITCH,
         "true",
-        "a single member elects itself at once",
+        "a single member elects itself at once, and one of several waits its time",
     ),
-    accepted(
+    honoured(
         _S,
         "listen-peer-urls",
         Kind.URLS,
         "http://localhost:2380",
-        "nothing listens for peers: " + ONE_MEMBER,
+        "Where other members connect: https with an IP address or localhost; http for loopback "
+        "only. Without it, https when --peer-cert-file is given, and nothing listens when "
+        "--initial-cluster names no other member and there is no such file.",
     ),
     honoured(
         _S,
@@ -187,8 +191,8 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "true",
         "Serve the calls of gRPC as JSON over HTTP/1.1 and HTTP/2 too.",
     ),
-    accepted(_S, "raft-read-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
-    accepted(_S, "raft-write-timeout", Kind.DURATION, "5s", "there are no peers: " + ONE_MEMBER),
+    accepted(_S, "raft-read-timeout", Kind.DURATION, "5s", _SILENCE),
+    accepted(_S, "raft-write-timeout", Kind.DURATION, "5s", _SILENCE),
     honoured(
         _S,
         "feature-gates",
@@ -197,7 +201,7 @@ MEMBER_FLAGS: Final[tuple[Flag, ...]] = (
         "InitialCorruptCheck=true reads and checks everything stored before anything is served; "
         "etcd's other gates change nothing here, and unknown ones are errors.",
     ),
-    accepted(_S, "max-learners", Kind.INTEGER, "1", ONE_MEMBER),
+    accepted(_S, "max-learners", Kind.INTEGER, "1", "a cluster has one learner at a time"),
     accepted(
         _S,
         "bootstrap-defrag-threshold-megabytes",

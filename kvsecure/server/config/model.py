@@ -31,6 +31,8 @@ __all__ = [
     "Logging",
     "Member",
     "MetricsDetail",
+    "PeerTls",
+    "Peers",
     "PolicyFile",
     "PolicyName",
     "Security",
@@ -134,7 +136,9 @@ class Cluster:
     Attributes:
         name: The trust domain of certificates.
         token: Feeds the ids.
-        members: Peer URLs by member name; one member in this release.
+        members: Peer URLs by member name, sorted by name; this member is one of them.
+        strict_reconfig_check: Whether changes of the members that could cost the majority are
+            refused.
     """
 
     name: str
@@ -142,8 +146,49 @@ class Cluster:
     token: str
     state: ClusterState
     members: tuple[tuple[str, tuple[str, ...]], ...]
+    strict_reconfig_check: bool
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerTls:
+    """TLS of the links between members, whichever side dials.
+
+    Attributes:
+        cert_file: This member's certificate, as is key_file its key.
+        trusted_ca_file: Whose certificates members have.
+        crl_file: Without it nobody is revoked.
+    """
+
+    cert_file: Path
+    key_file: Path
+    trusted_ca_file: Path
+    crl_file: Path | None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """How this member and the others reach each other, and how patient they are.
+
+    Attributes:
+        listen: Where others connect; empty for a member that is alone and is told nothing else.
+        advertise_urls: Where others find this member, at first start.
+        tls: None for plaintext, which is spoken over loopback only.
+        heartbeat_ms: One tick of the consensus clock, and how often a leader says that it is there.
+        election_ms: How long without a leader before an election, at least; 5 ticks or more.
+    """
+
+    listen: tuple[Endpoint, ...]
+    advertise_urls: tuple[str, ...]
+    tls: PeerTls | None
     heartbeat_ms: int
     election_ms: int
+
+    @property
+    def listen_urls(self) -> tuple[str, ...]:
+        """Where others connect, as URLs."""
+        return tuple(endpoint.url for endpoint in self.listen)
 
 
 @final
@@ -302,6 +347,7 @@ class ServerConfig:
 
     member: Member
     cluster: Cluster
+    peers: Peers
     listen: Listen
     security: Security
     limits: Limits

@@ -9,7 +9,6 @@ from typing import Final
 
 from kvsecure.server.config.durations import HOUR_NS, MILLISECOND_NS
 from kvsecure.server.config.flag import (
-    ONE_MEMBER,
     Bounds,
     Flag,
     Kind,
@@ -31,7 +30,10 @@ _NO_ROTATION: Final = (
     "log files are not rotated by the server and grow; rotate them from outside with a copy and a "
     "truncation"
 )
-_NO_PEERS: Final = "there is no other member to compare with: " + ONE_MEMBER
+_NOT_COMPARED: Final = "members do not compare their hashes by themselves in this release"
+_NO_NEW_CLUSTER: Final = (
+    "a cluster that has lost its majority is made anew from a backup: `kvsecure snapshot restore`"
+)
 
 OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(
@@ -113,7 +115,7 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "0 never does.",
         bounds=Bounds(0, 365 * 24 * HOUR_NS),
     ),
-    accepted(_F, "compact-hash-check-time", Kind.DURATION, "1m0s", _NO_PEERS),
+    accepted(_F, "compact-hash-check-time", Kind.DURATION, "1m0s", _NOT_COMPARED),
     accepted(
         _F, "compaction-batch-limit", Kind.INTEGER, "1000", "compaction sizes its own batches"
     ),
@@ -124,10 +126,8 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "10ms",
         "compaction sizes its own batches",
     ),
-    accepted(
-        _F, "downgrade-check-time", Kind.DURATION, "5s", "there is no downgrade: " + ONE_MEMBER
-    ),
-    rejected(_U, "force-new-cluster", Kind.SWITCH, "false", ONE_MEMBER),
+    accepted(_F, "downgrade-check-time", Kind.DURATION, "5s", "there is no downgrade"),
+    rejected(_U, "force-new-cluster", Kind.SWITCH, "false", _NO_NEW_CLUSTER),
     rejected(
         _U,
         "unsafe-no-fsync",

@@ -44,12 +44,16 @@ REMOVED_FLAGS: Final[tuple[Flag, ...]] = (
     *(
         accepted(_R, f"experimental-{name}", Kind.SWITCH, default, why)
         for name, default, why in (
-            ("compact-hash-check-enabled", "false", "there is no other member to compare with"),
+            ("compact-hash-check-enabled", "false", "members do not compare hashes"),
             ("enable-lease-checkpoint", "false", _NO_CHECKPOINT),
             ("enable-lease-checkpoint-persist", "false", _NO_CHECKPOINT),
             ("stop-grpc-service-on-defrag", "false", "the service never stops for it"),
             ("txn-mode-write-with-shared-buffer", "true", "there is no such buffer here"),
-            ("set-member-localaddr", "false", "the server never dials a peer"),
+            (
+                "set-member-localaddr",
+                "false",
+                "the system chooses where a connection to a peer comes from",
+            ),
         )
     ),
 )

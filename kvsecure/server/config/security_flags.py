@@ -8,7 +8,6 @@ Follows: etcd's flags of the same names; differs: TLS 1.3 by default, no self-si
 from typing import Final
 
 from kvsecure.server.config.flag import (
-    ONE_MEMBER,
     Bounds,
     Flag,
     Kind,
@@ -26,13 +25,9 @@ _A: Final = Section.AUTH
 _SELF_SIGNED: Final = (
     "certificates that nobody verifies are not supported; make real ones with `kvsecure pki init`"
 )
-_PEER_PATHS: Final = (
-    "peer-cert-file",
-    "peer-key-file",
-    "peer-trusted-ca-file",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-crl-file",
+_BY_URI: Final = "members are matched by the URI in their certificates, never by "
+_ONE_PEER_CERTIFICATE: Final = (
+    "a member shows the certificate in --peer-cert-file whichever side dials"
 )
 
 SECURITY_FLAGS: Final[tuple[Flag, ...]] = (
@@ -89,11 +84,55 @@ SECURITY_FLAGS: Final[tuple[Flag, ...]] = (
     ),
     rejected(_S, "auto-tls", Kind.SWITCH, "false", _SELF_SIGNED),
     rejected(_S, "peer-auto-tls", Kind.SWITCH, "false", _SELF_SIGNED),
-    *(rejected(_S, name, Kind.PATH, "", ONE_MEMBER) for name in _PEER_PATHS),
-    rejected(_S, "peer-client-cert-auth", Kind.SWITCH, "false", ONE_MEMBER),
-    rejected(_S, "peer-cert-allowed-cn", Kind.LIST, "", ONE_MEMBER),
-    rejected(_S, "peer-cert-allowed-hostname", Kind.LIST, "", ONE_MEMBER),
-    rejected(_S, "peer-skip-client-san-verification", Kind.SWITCH, "false", ONE_MEMBER),
+    honoured(
+        _S,
+        "peer-cert-file",
+        Kind.PATH,
+        "",
+        "This member's certificate in PEM, the issuers after it: one of `kvsecure pki issue peer` "
+        "for --name. Shown to other members, whichever side dials.",
+    ),
+    honoured(
+        _S,
+        "peer-key-file",
+        Kind.PATH,
+        "",
+        "The private key of --peer-cert-file, readable by its owner only.",
+    ),
+    honoured(
+        _S,
+        "peer-trusted-ca-file",
+        Kind.PATH,
+        "",
+        "The authorities that members' certificates must come from, in PEM.",
+    ),
+    honoured(
+        _S,
+        "peer-crl-file",
+        Kind.PATH,
+        "",
+        "Revocation lists in PEM or DER; the issuer of every member's certificate needs a fresh "
+        "one.",
+    ),
+    honoured(
+        _S,
+        "peer-client-cert-auth",
+        Kind.SWITCH,
+        "false",
+        "Members that have certificates always show them to each other, with or without it; "
+        "it is an error where there are none.",
+    ),
+    rejected(_S, "peer-client-cert-file", Kind.PATH, "", _ONE_PEER_CERTIFICATE),
+    rejected(_S, "peer-client-key-file", Kind.PATH, "", _ONE_PEER_CERTIFICATE),
+    rejected(_S, "peer-cert-allowed-cn", Kind.LIST, "", _BY_URI + "an allowed common name"),
+    rejected(_S, "peer-cert-allowed-hostname", Kind.LIST, "", _BY_URI + "host name"),
+    accepted(
+        _S,
+        "peer-skip-client-san-verification",
+        Kind.SWITCH,
+        "false",
+        _BY_URI + "where they connect from",
+    ),
     accepted(
         _S, "self-signed-cert-validity", Kind.UNSIGNED, "1", "no self-signed certificate is made"
     ),

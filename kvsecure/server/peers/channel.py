@@ -206,6 +206,10 @@ class Channel(Arrival):
         self.member = member
         self.name = name
         self.counts = counts
+        self.expect(payload_bytes_max)
+
+    def expect(self, payload_bytes_max: int) -> None:
+        """Take frames of this length from here on, those that are read at once included."""
         self._reader.payload_bytes_max = payload_bytes_max
 
     def write(self, content: bytes) -> None:

@@ -37,6 +37,8 @@ class Kind(IntEnum):
     END = 9
     TAKEN = 10
     DONE = 11
+    # The answer to whoever asks who the members are.
+    MEMBERS = 12
 
 
 @final
@@ -85,7 +87,7 @@ class FrameReader:
             length, kind = FRAME_HEAD.unpack_from(content, at)
             if length > self.payload_bytes_max:
                 raise Malformed("a frame is longer than it may be")
-            if not Kind.HELLO <= kind <= Kind.DONE:
+            if not Kind.HELLO <= kind <= Kind.MEMBERS:
                 raise Malformed("a frame is of no known kind")
             stop = at + _HEAD_BYTES + length
             if stop > end:

@@ -7,10 +7,10 @@ Keeps: whoever was greeted is the member that its certificate names.
 
 from kvsecure.server.peers.channel import Channel
 from kvsecure.server.peers.framing import Kind, Malformed, frame
-from kvsecure.server.peers.hello import Hello, Refusal, Welcome, agree, refusal_of
+from kvsecure.server.peers.hello import Hello, Purpose, Refusal, Welcome, agree, refusal_of
 from kvsecure.server.peers.setting import Setting
 
-__all__ = ["accept_hello", "accept_welcome", "answer", "hear_refusal"]
+__all__ = ["accept_hello", "accept_teller", "accept_welcome", "answer", "hear_refusal"]
 
 
 def accept_hello(setting: Setting, channel: Channel, kind: int, payload: bytes) -> Hello | None:
@@ -24,7 +24,12 @@ def accept_hello(setting: Setting, channel: Channel, kind: int, payload: bytes) 
     if kind != Kind.HELLO:
         raise Malformed("a frame came before the hello")
     hello = Hello.decode(payload)
-    doubt = setting.roster.doubt_of_hello(hello, channel.certified)
+    if hello.purpose is Purpose.MEMBERS:
+        if hello.cluster_id or hello.sender or hello.recipient:
+            raise Malformed("a question for the members has ids")
+        doubt = setting.roster.doubt_of_name(hello.name, channel.certified)
+    else:
+        doubt = setting.roster.doubt_of_hello(hello, channel.certified)
     if doubt is None and agree(setting.versions, hello.versions) is None:
         doubt = Refusal.VERSION
     if doubt is None:
@@ -61,6 +66,29 @@ def accept_welcome(
     if doubt is None:
         return welcome
     channel.refuse(doubt, f"member {member:x}")
+    return None
+
+
+def accept_teller(setting: Setting, channel: Channel, kind: int, payload: bytes) -> Welcome | None:
+    """Judge the first frame of whoever was asked who the members are; return it if it is good.
+
+    Any node of the trust domain may answer: which of them are members is what was asked.
+
+    Raises:
+        Malformed: It is neither a welcome nor a refusal.
+    """
+    if kind == Kind.REFUSAL:
+        channel.abort(f"refused by the peer: {refusal_of(payload).words}")
+        return None
+    if kind != Kind.WELCOME:
+        raise Malformed("a frame came before the welcome")
+    welcome = Welcome.decode(payload)
+    doubt = setting.roster.doubt_of_name(welcome.name, channel.certified)
+    if doubt is None and not setting.versions.lowest <= welcome.version <= setting.versions.highest:
+        doubt = Refusal.VERSION
+    if doubt is None:
+        return welcome
+    channel.refuse(doubt)
     return None
 
 

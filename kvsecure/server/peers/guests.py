@@ -1,6 +1,7 @@
 """Guests: connections that other members have opened to us.
 
-Owns: their hellos, what they say, and which of two connections of one member stays.
+Owns: their hellos, what they say, which of two connections of one member stays, and telling who the
+    members are to one that does not know it yet.
 Never: says anything to a member but answers.
 Keeps: a member has at most one connection for messages and one for a bulk stream here; the newest
     stays, because only the member itself knows which of its connections it still uses.
@@ -12,6 +13,7 @@ from typing import Final, final
 from kvsecure.model.limits import (
     PEER_BULK_STALL_S_MAX,
     PEER_HELLO_S_MAX,
+    PEER_MEMBERS_BYTES_MAX,
     PEER_MESSAGE_BYTES_MAX,
     PEER_PIECE_BYTES_MAX,
     PEER_UNSENT_BYTES_MAX,
@@ -23,10 +25,13 @@ from kvsecure.server.peers.greeting import accept_hello, answer
 from kvsecure.server.peers.hello import Hello, Purpose, Refusal
 from kvsecure.server.peers.setting import Setting
 from kvsecure.server.places import Source
+from kvsecure.telemetry.log import log
 
 __all__ = ["Guests"]
 
 _PING_BYTES: Final = 8
+
+_log = log("peers")
 
 
 @final
@@ -39,6 +44,8 @@ class Guests:
         on_message: Callable[[int, bytes], None],
         on_bulk: OnBulk,
         on_arrival: Callable[[int], None],
+        members: Callable[[], bytes | None],
+        note: Callable[[str, dict[str, object]], None],
     ) -> None:
         """Start with none.
 
@@ -47,11 +54,15 @@ class Guests:
             on_message: Told the sender and the bytes of each message.
             on_bulk: Consumes bulk streams.
             on_arrival: Told of a member that has just shown that it is there.
+            members: Returns who the members are, for a newcomer, or None while that is not known.
+            note: Records that a newcomer was told.
         """
         self.setting = setting
         self.on_message = on_message
         self.on_bulk = on_bulk
         self._on_arrival = on_arrival
+        self.members = members
+        self.note = note
         self._guests: set[_Guest] = set()
         self._seats: dict[tuple[int, Purpose], Channel] = {}
 
@@ -109,6 +120,8 @@ class _Guest:
         """
         if self._hello is None:
             self._greet(channel, kind, payload)
+        elif self._hello.purpose is Purpose.MEMBERS:
+            raise Malformed("there was one question, and it was answered")
         elif self._arrival is not None:
             self._arrival.heard(kind, payload)
         elif kind == Kind.MESSAGE and payload:
@@ -139,6 +152,9 @@ class _Guest:
         if self._hello is None:
             if now_s - self._opened_s > PEER_HELLO_S_MAX:
                 channel.refuse(Refusal.LATE)
+        elif self._hello.purpose is Purpose.MEMBERS:
+            if now_s - self._opened_s > PEER_HELLO_S_MAX:
+                channel.abort("has its answer and stays")
         elif self._arrival is None:
             if now_s - channel.heard_s > self._guests.setting.timing.silence_s:
                 channel.abort("silent for too long")
@@ -151,6 +167,9 @@ class _Guest:
         if hello is None:
             return
         self._hello = hello
+        if hello.purpose is Purpose.MEMBERS:
+            self._tell(channel, hello)
+            return
         is_bulk = hello.purpose is Purpose.BULK
         counts = setting.counts.of(hello.sender)
         payload_bytes_max = PEER_PIECE_BYTES_MAX if is_bulk else PEER_MESSAGE_BYTES_MAX
@@ -159,3 +178,18 @@ class _Guest:
             self._arrival = BulkArrival(setting, channel, hello.sender, self._guests.on_bulk)
         self._guests.sit(channel, hello)
         answer(setting, channel, hello)
+
+    def _tell(self, channel: Channel, hello: Hello) -> None:
+        """Say who the members are; whoever has asked hangs up."""
+        content = self._guests.members()
+        if content is None:
+            channel.refuse(Refusal.UNREADY, f"{hello.name} asks who the members are")
+            return
+        if len(content) > PEER_MEMBERS_BYTES_MAX:
+            _log.error("there are too many members to tell a newcomer", size_bytes=len(content))
+            channel.refuse(Refusal.FAILED)
+            return
+        ip, port = channel.address
+        self._guests.note("members-told", {"peer": hello.name, "ip": ip, "port": port})
+        answer(self._guests.setting, channel, hello)
+        channel.write(frame(Kind.MEMBERS, content))

@@ -13,7 +13,7 @@ Keeps: the layout of a hello never changes, so that every version can refuse eve
 
 import struct
 from enum import Enum, IntEnum
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from kvsecure.server.peers.framing import Malformed
 
@@ -39,6 +39,8 @@ class Purpose(IntEnum):
 
     MESSAGES = 1
     BULK = 2
+    # To be told who the members are: the only one with zeros for all ids.
+    MEMBERS = 3
 
 
 class Refusal(Enum):
@@ -57,6 +59,7 @@ class Refusal(Enum):
     PLAINTEXT = (10, "plaintext from another machine")
     LATE = (11, "no hello in time")
     FAILED = (12, "failed at the receiver")
+    UNREADY = (13, "does not know the members itself yet")
 
     def __init__(self, code: int, words: str) -> None:
         self.code = code
@@ -98,11 +101,7 @@ class Hello(NamedTuple):
         Raises:
             Malformed: They are no hello.
         """
-        if len(content) < _HELLO.size:
-            raise Malformed("a hello is cut short")
-        magic, lowest, highest, purpose, cluster, sender, recipient, length = _HELLO.unpack_from(
-            content
-        )
+        magic, lowest, highest, purpose, cluster, sender, recipient, length = _head(_HELLO, content)
         if magic != _MAGIC or lowest > highest:
             raise Malformed("what came first is no hello")
         try:
@@ -134,9 +133,7 @@ class Welcome(NamedTuple):
         Raises:
             Malformed: They are no welcome.
         """
-        if len(content) < _WELCOME.size:
-            raise Malformed("a welcome is cut short")
-        version, cluster, member, length = _WELCOME.unpack_from(content)
+        version, cluster, member, length = _head(_WELCOME, content)
         return cls(version, cluster, member, _name(content, _WELCOME.size, length))
 
 
@@ -155,6 +152,12 @@ def refusal_of(content: bytes) -> Refusal:
     if not content:
         raise Malformed("a refusal is empty")
     return _REFUSALS.get(content[0], Refusal.OTHER)
+
+
+def _head(form: struct.Struct, content: bytes) -> tuple[Any, ...]:
+    if len(content) < form.size:
+        raise Malformed("a greeting is cut short")
+    return form.unpack_from(content)
 
 
 def _name(content: bytes, at: int, length: int) -> str:

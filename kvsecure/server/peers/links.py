@@ -60,6 +60,11 @@ def _ignore(*_: object) -> None:
     """Do nothing."""
 
 
+def _unknown() -> bytes | None:
+    """Tell nobody who the members are."""
+    return None
+
+
 @final
 class PeerLinks:
     """The links of one member."""
@@ -72,6 +77,7 @@ class PeerLinks:
         on_message: Callable[[int, bytes], None],
         on_change: Callable[[int, bool], None],
         on_bulk: OnBulk,
+        members: Callable[[], bytes | None] = _unknown,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         spawn_vital: Callable[[str, Coroutine[Any, Any, None]], None],
         on_refused: Callable[[str, int, str], None] = _ignore,
@@ -97,6 +103,8 @@ class PeerLinks:
                 read to the end, which is what tells the sender that all is well; a stream that
                 breaks off raises `BulkFailed` from the pieces. It must not take longer than
                 `PEER_BULK_STALL_S_MAX` for a piece, or behind the last one.
+            members: Returns who the members are, as a newcomer is told: up to
+                `PEER_MEMBERS_BYTES_MAX` bytes, or None while it is not known here.
             spawn: Runs something within the member's task group.
             spawn_vital: Runs what the member must not be without.
             on_refused: Told address, port and reason of each connection that was refused, for the
@@ -105,7 +113,8 @@ class PeerLinks:
                 removed has proved who it is, and nothing more.
             on_cut: Told member (if it got so far), address, port and reason of each connection
                 that was ended for its certificate.
-            note: Records what the credentials took up, and what they could not.
+            note: Records what the credentials took up, and what they could not; and which
+                newcomer was told who the members are.
             timing: The settings of consensus.
             versions: The versions of the protocol that are spoken.
             places: How many connections others may open.
@@ -138,7 +147,7 @@ class PeerLinks:
             on_cut=on_cut,
             release=self._release,
         )
-        self._guests = Guests(self._setting, on_message, on_bulk, self._hurry)
+        self._guests = Guests(self._setting, on_message, on_bulk, self._hurry, members, note)
         self.refusals = Refusals()
         self._reception = Reception(
             arrive=self._guests.arrive,

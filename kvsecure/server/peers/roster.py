@@ -90,6 +90,16 @@ class Roster:
             return Refusal.RECIPIENT
         return self.doubt(hello.sender, hello.name, certified)
 
+    @staticmethod
+    def doubt_of_name(name: str, certified: str | None) -> Refusal | None:
+        """Tell why nobody may call itself so, if it is like that: a question knows no ids yet.
+
+        Args:
+            name: What the speaker calls itself.
+            certified: The name in its certificate; None in plaintext.
+        """
+        return None if certified is None or name == certified else Refusal.NAME
+
     def doubt_of_welcome(
         self, welcome: Welcome, member: int, certified: str | None
     ) -> Refusal | None:

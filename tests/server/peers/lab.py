@@ -99,6 +99,8 @@ class Member:
         # Streams that have begun: subject, and what has come of each.
         self.streams: list[tuple[bytes, bytearray]] = []
         self.stream_ends: list[str] = []
+        # Who the members are, as newcomers are told.
+        self.told: bytes | None = None
         # Consumers wait before each piece until there is one of these.
         self.gate: asyncio.Semaphore | None = None
         # Consumes streams, where a test has somebody for that.
@@ -256,6 +258,7 @@ class Lab:
             on_message=lambda sender, message: made.messages.append((sender, message)),
             on_change=lambda member, reachable: made.changes.append((member, reachable)),
             on_bulk=made.consume,
+            members=lambda: made.told,
             spawn=self._tasks.spawn,
             spawn_vital=self._tasks.spawn_vital,
             on_refused=lambda ip, port, reason: made.refused.append(reason),
@@ -337,6 +340,11 @@ class Stranger:
         self._writer = writer
         self._frames = FrameReader(PEER_MESSAGE_BYTES_MAX)
         self._heard: list[tuple[int, bytes]] = []
+
+    @staticmethod
+    def question(name: str) -> Hello:
+        """Return the hello of somebody who asks who the members are."""
+        return Hello(VERSIONS, Purpose.MEMBERS, 0, 0, 0, name)
 
     @staticmethod
     def hello(to: Member, number: int, name: str, purpose: Purpose = Purpose.MESSAGES) -> Hello:

@@ -1,0 +1,234 @@
+"""Membership: adding, removing, moving and promoting members, as an administrator asks for it.
+
+Owns: what is checked on the member that is asked, the ids of new members, and when is answered.
+Never: changes consensus; what is declared goes through the log, and consensus follows it.
+Follows: etcd's server.go (mayAddMember, mayRemoveMember, mayPromote) and etcd-surface section 10.3.
+    What a member is asked it checks by what it has applied and whom it reaches; what the members
+    are is decided again where it is applied.
+"""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from google.protobuf.message import Message
+
+from kvsecure.core.members import Members, added_member_id
+from kvsecure.core.raft.status import Role
+from kvsecure.model.answer import Answer
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.ids import MemberId
+from kvsecure.model.limits import LEARNERS_MAX, REQUEST_TIMEOUT_S
+from kvsecure.proto import cluster_pb2, state_pb2
+from kvsecure.security.asking import Asking
+from kvsecure.security.gate import Gate
+
+__all__ = ["Membership"]
+
+# A learner that has as much of the leader's log is in step with it (etcd).
+_IN_STEP: Final = 0.9
+_NS: Final = 1_000_000_000
+
+
+def _nobody() -> frozenset[int]:
+    return frozenset()
+
+
+@final
+class Membership:
+    """The membership of one cluster, as one member sees it."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        wall_ns: Callable[[], int],
+        later: Callable[[float, Callable[[], None]], Callable[[], None]],
+        active: Callable[[], frozenset[int]] = _nobody,
+        listens: bool = True,
+        is_strict: bool = True,
+        learners_max: int = LEARNERS_MAX,
+    ) -> None:
+        """Begin.
+
+        Args:
+            gate: Decides, records, and takes commands to the log.
+            wall_ns: The time of day in nanoseconds since 1970; it goes into new members' ids.
+            later: Does something after so many seconds; the answer cancels it.
+            active: Which other members have been reached for some seconds without a break.
+            listens: Whether others can reach this member.
+            is_strict: Whether a change that could cost the quorum is refused.
+            learners_max: How many learners there may be.
+        """
+        self._gate = gate
+        self._wall_ns = wall_ns
+        self._later = later
+        self._active = active
+        self._listens = listens
+        self._is_strict = is_strict
+        self._learners_max = learners_max
+
+    def add(self, asking: Asking, request: cluster_pb2.MemberAddRequest) -> None:
+        """Make somebody a member, under an id of ours.
+
+        A voter is answered for as soon as it is declared, as by etcd: two members that were one may
+        agree on nothing before the second one has been started.
+        """
+        urls = sorted(request.peerURLs)
+        record = state_pb2.Member(
+            id=added_member_id(urls, self._wall_ns() // _NS),
+            peer_urls=urls,
+            is_learner=request.isLearner,
+        )
+        command = state_pb2.MemberAdd(member=record, learners_max=self._learners_max)
+        whose = self._settling(asking) if request.isLearner else asking
+        self._declare(
+            whose, request, command, lambda: self._check_add(is_learner=request.isLearner)
+        )
+
+    def remove(self, asking: Asking, request: cluster_pb2.MemberRemoveRequest) -> None:
+        """Make somebody a member no more."""
+        command = state_pb2.MemberRemove(id=request.ID)
+        self._declare(
+            self._settling(asking), request, command, lambda: self._check_remove(request.ID)
+        )
+
+    def update(self, asking: Asking, request: cluster_pb2.MemberUpdateRequest) -> None:
+        """Say where other members reach a member."""
+        urls = sorted(request.peerURLs)
+        command = state_pb2.MemberUpdate(id=request.ID, peer_urls=urls)
+        self._declare(asking, request, command, lambda: None)
+
+    def promote(self, asking: Asking, request: cluster_pb2.MemberPromoteRequest) -> None:
+        """Let a learner vote that is in step."""
+        command = state_pb2.MemberPromote(id=request.ID)
+        self._declare(
+            self._settling(asking), request, command, lambda: self._check_promote(request.ID)
+        )
+
+    # --- checks ---------------------------------------------------------------------------------
+
+    @property
+    def _members(self) -> Members:
+        return self._gate.engine.state.members
+
+    def _check_add(self, *, is_learner: bool) -> None:
+        if not self._listens:
+            # Whoever is added could never be told of it, and a second voter would be waited for.
+            raise Refused(Failure.NOT_LISTENING)
+        if not self._is_strict:
+            return
+        voters = self._voters()
+        # A single member may grow, though with two it waits for the second one (etcd).
+        if not is_learner and len(voters) > 1 and self._started() < _majority(len(voters) + 1):
+            raise Refused(Failure.NOT_ENOUGH_STARTED)
+        if len(voters) > 1 and self._reached() < _majority(len(voters) + 1):
+            raise Refused(Failure.UNHEALTHY)
+
+    def _check_remove(self, member: int) -> None:
+        record = self._members.get(member)
+        if not self._is_strict or (record is not None and record.is_learner):
+            return
+        others = self._voters() - {member}
+        if self._started(but=member) < _majority(len(others)):
+            raise Refused(Failure.NOT_ENOUGH_STARTED)
+        own = self._gate.facts.member
+        if member != own and member not in self._active():
+            # Who is not there is no part of the quorum that there is.
+            return
+        if self._reached() - 1 < _majority(len(self._voters()) - 1):
+            raise Refused(Failure.UNHEALTHY)
+
+    def _check_promote(self, member: int) -> None:
+        """Check whom a learner's vote would hold up; only its leader knows how far it is."""
+        node = self._gate.engine.replica.node
+        if node.role is not Role.LEADER:
+            raise Refused(Failure.NOT_LEADER)
+        record = self._members.get(member)
+        if record is None:
+            raise Refused(Failure.MEMBER_NOT_FOUND)
+        if not record.is_learner:
+            raise Refused(Failure.MEMBER_NOT_LEARNER)
+        status = node.status()
+        progress = status.peers.get(MemberId(member))
+        if progress is None or not progress.is_active:
+            raise Refused(Failure.LEARNER_NOT_READY)
+        if progress.match < _IN_STEP * status.durable:
+            raise Refused(Failure.LEARNER_NOT_READY)
+        if self._is_strict and self._started() + 1 < _majority(len(self._voters()) + 1):
+            raise Refused(Failure.NOT_ENOUGH_STARTED)
+
+    def _voters(self) -> frozenset[int]:
+        return frozenset(self._members.voters)
+
+    def _started(self, but: int = 0) -> int:
+        """Return how many voters have said what they are called, so that they were started."""
+        return sum(
+            1 for each in self._members if each.name and not each.is_learner and each.id != but
+        )
+
+    def _reached(self) -> int:
+        """Return how many voters this member knows to be there, itself included."""
+        return len(self._voters() & {self._gate.facts.member, *self._active()})
+
+    # --- within ---------------------------------------------------------------------------------
+
+    def _declare(
+        self, asking: Asking, asked: Message, command: Message, check: Callable[[], None]
+    ) -> None:
+        session = self._gate.admit(asking, asked)
+        if session is not None:
+            self._gate.carry_out(
+                asking, session, command, command.SerializeToString(), asked, check=check
+            )
+
+    def _settling(self, asking: Asking) -> "_Settling":
+        return _Settling(self._gate, asking, self._later)
+
+
+def _majority(members: int) -> int:
+    return members // 2 + 1
+
+
+@final
+class _Settling:
+    """Answers once consensus goes by what was declared."""
+
+    __slots__ = ("_asking", "_cancel", "_gate", "_is_over", "_later", "peer", "token")
+
+    def __init__(
+        self,
+        gate: Gate,
+        asking: Asking,
+        later: Callable[[float, Callable[[], None]], Callable[[], None]],
+    ) -> None:
+        self.peer = asking.peer
+        self.token = asking.token
+        self._gate = gate
+        self._asking = asking
+        self._later = later
+        self._is_over = False
+        self._cancel: Callable[[], None] = lambda: None
+
+    def succeed(self, answer: Answer) -> None:
+        """Wait; it is declared."""
+
+        def settled() -> None:
+            if not self._is_over:
+                self._is_over = True
+                self._cancel()
+                self._asking.succeed(answer)
+                self._gate.schedule()
+
+        self._cancel = self._later(REQUEST_TIMEOUT_S, self._too_late)
+        self._gate.engine.membership.when_settled(settled)
+
+    def fail(self, refused: Refused) -> None:
+        """Refuse; it is not declared."""
+        self._asking.fail(refused)
+
+    def _too_late(self) -> None:
+        """Let whoever asked go: what is declared goes on without."""
+        if not self._is_over:
+            self._is_over = True
+            self._asking.fail(Refused(Failure.TIMEOUT))
+            self._gate.schedule()

@@ -1,0 +1,176 @@
+"""Engines that are members of one cluster, over a network that does what a test says."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from core.cluster_lab import ClusterLab, cluster
+from core.engine_lab import EngineLab, eventually, value_of
+
+from kvsecure.core.relay_codec import Propose, Proposed, decode
+from kvsecure.model.answer import Answer
+from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.ids import MemberId
+
+
+def _is(text: bytes, kind: type) -> bool:
+    return text[0] == 0x80 and isinstance(decode(text), kind)
+
+
+async def _read(member: EngineLab, key: bytes) -> bytes | None:
+    """Read a key linearizably at one member."""
+    came: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+    member.engine.when_readable(
+        lambda: came.set_result(value_of(member.state, key)),
+        came.set_exception,
+    )
+    return await asyncio.wait_for(came, 20)
+
+
+async def _leads_anew(lab: ClusterLab, old: EngineLab) -> EngineLab:
+    """Wait until another member than one leads."""
+    others = [member for member in lab.members.values() if member is not old]
+    await eventually(lambda: any(member.engine.leading.is_own for member in others))
+    return next(member for member in others if member.engine.leading.is_own)
+
+
+def test_every_member_takes_a_write_and_all_apply_it(tmp_path: Path) -> None:
+    """A write at any member is answered by it, and is in the state of all of them."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            for number, member in lab.members.items():
+                answer = await member.put(b"k%d" % number, b"v")
+                assert answer.revision
+
+            await lab.settled()
+            for member in lab.members.values():
+                assert [value_of(member.state, b"k%d" % n) for n in lab.members] == [b"v"] * 3
+                assert member.engine.pending_count == member.engine._pending_bytes == 0
+
+    asyncio.run(act())
+
+
+def test_read_at_any_member_sees_what_was_answered_at_another(tmp_path: Path) -> None:
+    """A linearizable read at any member sees every write that was answered before it."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            members = list(lab.members.values())
+            for number in range(30):
+                await members[number % 3].put(b"k", b"%d" % number)
+                assert await _read(members[(number + 1) % 3], b"k") == b"%d" % number
+
+    asyncio.run(act())
+
+
+def test_member_that_is_cut_off_answers_no_read_and_no_write(tmp_path: Path) -> None:
+    """A leader without a majority answers nothing linearizable; what it took may be lost."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            old = lab.leader
+            await old.put(b"k", b"before")
+            lab.cut(old.engine.replica.node.member)
+            told = old.submit_put(b"k", b"lost")
+            old.engine.end_turn()
+            reading = asyncio.ensure_future(_read(old, b"k"))
+            leader = await _leads_anew(lab, old)
+            await leader.put(b"k", b"after")
+
+            assert not told.done()
+            assert not reading.done()
+            lab.cut()
+            outcome = await asyncio.wait_for(told, 20)
+            assert isinstance(outcome, Refused)
+            assert outcome.failure is Failure.TIMEOUT_LEADER_LOST
+            assert await reading == b"after"
+            await lab.settled()
+            assert value_of(old.state, b"k") == b"after"
+
+    asyncio.run(act())
+
+
+def test_write_that_waits_for_a_leader_is_carried_out_once(tmp_path: Path) -> None:
+    """What a member takes while nobody leads goes to whoever does next, and once."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            old, member = lab.leader, lab.followers[0]
+            lab.cut(*lab.members)
+            await eventually(lambda: not member.engine.has_leader)
+            told = member.submit_put(b"k", b"v")
+            member.engine.end_turn()
+            lab.cut(old.engine.replica.node.member)
+
+            outcome = await asyncio.wait_for(told, 20)
+
+            assert isinstance(outcome, Answer)
+            lab.cut()
+            await lab.settled()
+            assert member.state.store.revision == outcome.revision
+
+    asyncio.run(act())
+
+
+def test_write_whose_leader_is_lost_is_finished_once_another_leads(tmp_path: Path) -> None:
+    """Who waits for a leader's answer that never comes is told that the leader was lost."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            old, member = lab.leader, lab.followers[0]
+            lab.loses = lambda _sender, _receiver, text: _is(text, Propose) or _is(text, Proposed)
+            told = member.submit_put(b"k", b"v")
+            member.engine.end_turn()
+            lab.cut(old.engine.replica.node.member)
+
+            outcome = await asyncio.wait_for(told, 20)
+
+            assert isinstance(outcome, Refused)
+            assert outcome.failure is Failure.TIMEOUT_LEADER_LOST
+            assert member.engine.pending_count == 0
+
+    asyncio.run(act())
+
+
+def test_leader_hands_over_when_it_is_told_to(tmp_path: Path) -> None:
+    """Handing over ends when the other leads, and only a voter can be handed over to."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            old, heir = lab.leader, lab.followers[0]
+            to = heir.engine.replica.node.member
+
+            await old.engine.leading.move(to)
+
+            assert old.engine.replica.node.leader == to
+            await eventually(lambda: heir.engine.leading.is_own)
+            await old.put(b"k", b"v")
+            with pytest.raises(Refused) as refused:
+                await old.engine.leading.move(MemberId(99))
+            assert refused.value.failure is Failure.NOT_LEADER
+            with pytest.raises(Refused) as refused:
+                await heir.engine.leading.move(MemberId(99))
+            assert refused.value.failure is Failure.BAD_LEADER_TRANSFEREE
+
+    asyncio.run(act())
+
+
+def test_any_bytes_from_a_member_leave_the_others_as_they_are(tmp_path: Path) -> None:
+    """What is not a message is counted and passed over, and so is one in another one's name."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            await lab.leader.put(b"k", b"v")
+            leader = lab.leader
+            sample = [(sender, text) for sender, _, text in lab.said]
+            for sender, text in sample[-50:]:
+                for bad in (text[:-1], text + b"x", b"", b"\x80", bytes(len(text))):
+                    leader.engine.peering.take(sender, bad)
+                leader.engine.peering.take(MemberId(77), text)
+
+            await leader.put(b"k", b"w")
+            assert leader.engine.peering.damaged > 50
+            assert await _read(leader, b"k") == b"w"
+
+    asyncio.run(act())
