@@ -41,6 +41,12 @@ class Authority:
         """Issue a certificate for a server on loopback."""
         return self._write("server", self._authority.issue(ProfileName.SERVER, "server"))
 
+    def peer(self, name: str) -> KeyPair:
+        """Issue a certificate that names one member, on loopback."""
+        hosts = ("localhost", "127.0.0.1")
+        issued = self._authority.issue(ProfileName.PEER, name, hosts=hosts)
+        return self._write(f"peer-{name}", issued)
+
     def client(self, user: str, tenant: str = "default") -> KeyPair:
         """Issue a certificate that names one user of one tenant."""
         issued = self._authority.issue(ProfileName.CLIENT, user, tenant=tenant)
