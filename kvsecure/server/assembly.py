@@ -169,7 +169,10 @@ def assemble(
     services = _services(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
-    front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
+    front = front_end(
+        *(config, directory.identity.trust_domain, services, turn, tasks, credentials),
+        peer_port.links,
+    )
     _add_periodic_work(config, engine, gate, turn)
     introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
     engine.timers.every(_INTRODUCTION_S, introduction.look)

@@ -206,8 +206,8 @@ def _go_on(member: FaultyMember, values: bytes) -> None:
         value = values + b".%d" % number
         after = _after(seen, value)
         trace.mark(_Mark([seen, after]))
-        member.turn([(10, _put(b"later", value))])
-        if not member.settle():
+        if not member.turn([(10, _put(b"later", value))]) or not member.settle():
+            # The disk fails: it was not taken, or nobody knows.
             return
         trace.mark(_Mark([after]))
         seen = after

@@ -47,8 +47,10 @@ class Authority:
         return self._write(f"server-{name}", issued)
 
     def peer(self, name: str) -> KeyPair:
-        """Issue a certificate that names one member, to be shown to other members."""
-        return self._write(f"peer-{name}", self._authority.issue(ProfileName.PEER, name))
+        """Issue a certificate that names one member, to be shown to other members on loopback."""
+        hosts = ("localhost", "127.0.0.1")
+        issued = self._authority.issue(ProfileName.PEER, name, hosts=hosts)
+        return self._write(f"peer-{name}", issued)
 
     def client(self, user: str, tenant: str = "default") -> KeyPair:
         """Issue a certificate that names one user of one tenant."""
