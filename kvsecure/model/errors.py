@@ -165,6 +165,10 @@ class Failure(Enum):
     )
     # The detail says why; it is of the member's own disk, for an administrator of the cluster.
     MAINTENANCE_FAILED = (Code.UNAVAILABLE, "kvsecure: maintenance failed")
+    NOT_LISTENING = (
+        Code.FAILED_PRECONDITION,
+        "kvsecure: this member does not listen for others: start it with --listen-peer-urls first",
+    )
     IDENTITY_CONFLICT = (
         Code.UNAUTHENTICATED,
         "kvsecure: the client certificate and the token name different users",

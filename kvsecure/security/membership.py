@@ -44,6 +44,7 @@ class Membership:
         wall_ns: Callable[[], int],
         later: Callable[[float, Callable[[], None]], Callable[[], None]],
         active: Callable[[], frozenset[int]] = _nobody,
+        listens: bool = True,
         is_strict: bool = True,
         learners_max: int = LEARNERS_MAX,
     ) -> None:
@@ -54,6 +55,7 @@ class Membership:
             wall_ns: The time of day in nanoseconds since 1970; it goes into new members' ids.
             later: Does something after so many seconds; the answer cancels it.
             active: Which other members have been reached for some seconds without a break.
+            listens: Whether others can reach this member.
             is_strict: Whether a change that could cost the quorum is refused.
             learners_max: How many learners there may be.
         """
@@ -61,6 +63,7 @@ class Membership:
         self._wall_ns = wall_ns
         self._later = later
         self._active = active
+        self._listens = listens
         self._is_strict = is_strict
         self._learners_max = learners_max
 
@@ -109,6 +112,9 @@ class Membership:
         return self._gate.engine.state.members
 
     def _check_add(self, *, is_learner: bool) -> None:
+        if not self._listens:
+            # Whoever is added could never be told of it, and a second voter would be waited for.
+            raise Refused(Failure.NOT_LISTENING)
         if not self._is_strict:
             return
         voters = self._voters()

@@ -334,6 +334,7 @@ def _services(
             wall_ns=time.time_ns,
             later=later,
             active=peer_port.long_active,
+            listens=bool(config.peers.listen),
             is_strict=config.cluster.strict_reconfig_check,
         ),
         header=lambda revision: encoder.field(revision, node.term),

@@ -16,6 +16,7 @@ from typing import final
 
 from core.engine_lab import WANTED, EngineLab, eventually, running
 
+from kvsecure.core.members import Members
 from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.raft.settings import Settings
@@ -45,6 +46,9 @@ class _Ways:
     def __init__(self, lab: "ClusterLab", own: MemberId) -> None:
         self._lab = lab
         self._own = own
+
+    def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
+        """Leave the ways as they are: a test says who can be reached."""
 
     def send(self, member: MemberId, text: bytes) -> bool:
         """Carry bytes to another member, if nothing is in the way."""

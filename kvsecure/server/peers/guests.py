@@ -46,6 +46,7 @@ class Guests:
         on_arrival: Callable[[int], None],
         on_departure: Callable[[int], None],
         members: Callable[[], bytes | None],
+        note: Callable[[str, dict[str, object]], None],
     ) -> None:
         """Start with none.
 
@@ -56,6 +57,7 @@ class Guests:
             on_arrival: Told of a member that has just shown that it is there.
             on_departure: Told of a member whose connection for messages is gone, and has no other.
             members: Returns who the members are, for a newcomer, or None while that is not known.
+            note: Records that a newcomer was told.
         """
         self.setting = setting
         self.on_message = on_message
@@ -63,6 +65,7 @@ class Guests:
         self._on_arrival = on_arrival
         self._on_departure = on_departure
         self.members = members
+        self.note = note
         self._guests: set[_Guest] = set()
         self._seats: dict[tuple[int, Purpose], Channel] = {}
 
@@ -195,6 +198,7 @@ class _Guest:
             _log.error("there are too many members to tell a newcomer", size_bytes=len(content))
             channel.refuse(Refusal.FAILED)
             return
+        ip, port = channel.address
+        self._guests.note("members-told", {"peer": hello.name, "ip": ip, "port": port})
         answer(self._guests.setting, channel, hello)
         channel.write(frame(Kind.MEMBERS, content))
-        _log.info("told who the members are", peer=hello.name, remote=channel.address[0])

@@ -116,7 +116,8 @@ class PeerLinks:
                 removed has proved who it is, and nothing more.
             on_cut: Told member (if it got so far), address, port and reason of each connection
                 that was ended for its certificate.
-            note: Records what the credentials took up, and what they could not.
+            note: Records what the credentials took up, and what they could not; and which
+                newcomer was told who the members are.
             timing: The settings of consensus.
             versions: The versions of the protocol that are spoken.
             places: How many connections others may open.
@@ -150,7 +151,9 @@ class PeerLinks:
             on_cut=on_cut,
             release=self._release,
         )
-        self._guests = Guests(self._setting, on_message, on_bulk, self._hurry, self._look, members)
+        self._guests = Guests(
+            self._setting, on_message, on_bulk, self._hurry, self._look, members, note
+        )
         self.refusals = Refusals()
         self._reception = Reception(
             arrive=self._guests.arrive,
