@@ -101,26 +101,28 @@ class Membership:
         self._declare(asking, request, command, lambda: None)
 
     def promote(self, asking: Asking, request: cluster_pb2.MemberPromoteRequest) -> None:
-        """Let a learner vote that is in step; only its leader knows whether it is."""
-        command = state_pb2.MemberPromote(id=request.ID)
-        whose = self._settling(asking)
-        engine = self._gate.engine
-        if engine.replica.node.role is Role.LEADER:
-            self._declare(whose, request, command, lambda: self._check_promote(request.ID))
-            return
+        """Let a learner vote that is in step; only the leader knows whether it is."""
         session = self._admit(asking, request, lambda: self.promote(asking, request))
         if session is None:
             return
+        engine, member = self._gate.engine, request.ID
+
+        def go_on(check: Callable[[], None]) -> None:
+            command = state_pb2.MemberPromote(id=member)
+            self._carry_out(self._settling(asking), session, command, request, check)
 
         def answered(_: int, came: bytes | Refused) -> None:
             def check() -> None:
                 if isinstance(came, Refused):
                     raise came
 
-            self._carry_out(whose, session, command, request, check)
+            go_on(check)
             self._gate.schedule()
 
-        engine.peering.ask(SYSTEM_TENANT, state_pb2.LearnerReadiness(id=request.ID), answered)
+        if engine.replica.node.role is Role.LEADER:
+            go_on(lambda: self._check_promote(member))
+        else:
+            engine.peering.ask(SYSTEM_TENANT, state_pb2.LearnerReadiness(id=member), answered)
 
     def answer_member(self, _: TenantId, request: Message, answered: type_answered) -> None:
         """Answer another member, as the leader, whether a learner may vote by now."""
