@@ -133,6 +133,8 @@ class _Engine:
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
         self.has_leader = True
+        # The ways to others, where a test has any.
+        self.peering: Any = None
         # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
         self.replica = SimpleNamespace(node=None)
         self.applied: list[Message] = []
