@@ -66,6 +66,7 @@ COMMANDS: Final = {
     "defrag": _entry("defrag", "defrag", _OPERATION, "Give free space back to the disk."),
     "snapshot": _entry("snapshot", "snapshot", _OPERATION, "Backups: save, check, restore."),
     "import": _entry("importing", "imports", _OPERATION, "Copy what an etcd has into this store."),
+    "cluster": _entry("cluster", "cluster", _OPERATION, "Make a cluster, and join it by token."),
     "member": _entry("member", "member", _OPERATION, "Members of the cluster."),
     "alarm": _entry("alarm", "alarm", _OPERATION, "Alarms of the members."),
     "crypto": _entry("crypto", "crypto", _OPERATION, "Keys that everything is sealed under."),
