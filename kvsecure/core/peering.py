@@ -189,6 +189,11 @@ class Peering:
         if member == self._replica.node.leader:
             self.forsake(NOBODY)
 
+    def parted(self, member: MemberId) -> None:
+        """Take note that a member neither can be reached nor reaches us: it seems to be gone."""
+        if member == self._replica.node.leader:
+            self._replica.node.suspect_leader()
+
     def ask(self, tenant: TenantId, request: Message, answered: type_answered) -> None:
         """Ask the leader, which this member is not, what only it knows."""
         leader = self._replica.node.leader

@@ -7,6 +7,7 @@ import pytest
 from core.cluster_lab import ClusterLab, cluster
 from core.engine_lab import EngineLab, eventually, value_of
 
+from kvsecure.core.raft.status import Role
 from kvsecure.core.relay_codec import Propose, Proposed, decode
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
@@ -149,6 +150,27 @@ def test_write_whose_leader_is_lost_is_finished_once_another_leads(tmp_path: Pat
             assert isinstance(outcome, Refused)
             assert outcome.failure is Failure.TIMEOUT_LEADER_LOST
             assert member.engine.pending_count == 0
+
+    asyncio.run(act())
+
+
+def test_member_whose_leader_is_gone_stands_without_waiting(tmp_path: Path) -> None:
+    """Once no connection to the leader is left, two ticks are enough; one to another is nothing."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            gone = lab.leader.engine.replica.node.member
+            first, second = (member.engine for member in lab.followers)
+            lab.cut(gone)
+
+            first.peering.parted(second.replica.node.member)
+            second.peering.parted(gone)
+            for node in (first.replica.node, second.replica.node):
+                node.tick()
+                node.tick()
+
+            assert first.replica.node.role is Role.FOLLOWER
+            assert second.replica.node.role is Role.PRE_CANDIDATE
 
     asyncio.run(act())
 
