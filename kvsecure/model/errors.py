@@ -126,6 +126,8 @@ class Failure(Enum):
         Code.FAILED_PRECONDITION,
         "etcdserver: too many learner members in cluster",
     )
+    # The code of 3.5, by which its clients go on to another member; 3.6 has FAILED_PRECONDITION.
+    NOT_FOR_LEARNERS = (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner")
     UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
