@@ -70,7 +70,7 @@ def front_end(
     timed = config.logging.metrics is MetricsDetail.EXTENSIVE
     counts = {path: CallCounts(Histogram(METHOD_BUCKETS_S) if timed else None) for path in METHODS}
     calls_statistics, pages_statistics = ListenerStatistics(), ListenerStatistics()
-    refusals, health = Refusals(), Health(services.gate.engine)
+    refusals, health = Refusals(), Health(services.gate.engine, services.gate.facts.member)
     observatory = Observatory(
         health,
         lambda: snapshot_of(

@@ -119,7 +119,7 @@ def _with_cluster(snapshot: Snapshot, engine: Engine, links: PeerLinks) -> Snaps
     """Return the numbers with those of several members."""
     return replace(
         snapshot,
-        is_learner=engine.replica.node.member in engine.state.members.learners,
+        is_learner=engine.state.members.is_learner(engine.replica.node.member),
         leader_changes=engine.statistics.leader_changes,
         peers=dict(_peers(links)),
     )
