@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 from cluster.members import DEADLINE_S, Place, RealCluster, RealMember, places_on_loopback
 from cluster.writing import Load
+from e2e.world import refused
 from support.processes import wait_until
 from support.rpc import Client
 
@@ -41,9 +42,7 @@ def _when_fit(change: Callable[[], Any], passing: str) -> Any:
     return answers[0]
 
 
-def _promote(trio: RealCluster, member_id: int) -> None:
-    """Ask whoever leads, who alone knows how much of its log a learner has."""
-    client = trio.client(trio.leader().name)
+def _promote(client: Client, member_id: int) -> None:
     request = cluster_pb2.MemberPromoteRequest(ID=member_id)
     _when_fit(lambda: client.cluster.MemberPromote(request), _NOT_IN_SYNC)
 
@@ -67,7 +66,8 @@ def test_member_is_added_learns_leads_and_stops_when_it_is_removed(trio: RealClu
         added = _add(client, place, learner=True)
         newcomer = trio.make_newcomer("m4", place)
         newcomer.process.start()
-        _promote(trio, added.ID)
+        while_learning = refused(lambda: trio.put("m4", b"k", b"v"))
+        _promote(trio.client(trio.followers()[0].name), added.ID)
         load.wait_for_more(50)
         trio.put("m4", b"/grown-to-four", b"v")
         told = _members(trio.client("m4"))
@@ -81,6 +81,7 @@ def test_member_is_added_learns_leads_and_stops_when_it_is_removed(trio: RealClu
     trio.forget("m4")
 
     assert added.isLearner
+    assert while_learning == ("UNAVAILABLE", "etcdserver: rpc not supported for learner")
     assert told["m4"].ID == added.ID
     assert not told["m4"].isLearner
     assert status != 0

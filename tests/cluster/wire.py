@@ -259,7 +259,7 @@ def _tun(device: str, namespace: str | None) -> int:
     return end
 
 
-def main() -> None:
+def _main() -> None:
     """Pass packets on until standard input ends; each line of it is rules."""
     told = json.loads(sys.argv[1])
     ends = {int(host): _tun(*where) for host, where in told["devices"].items()}
@@ -290,4 +290,4 @@ def _say_ready() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()
