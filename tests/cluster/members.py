@@ -337,9 +337,12 @@ class RealCluster:
             client = self._clients.get(name)
             if client is None:
                 client = self._clients[name] = self.stranger(name)
-            if not self._token:
-                self._token = self._log_in(name)
-            client.use_token(self._token)
+            token = self._token
+        # Nobody else has to wait for a member that does not answer.
+        if not token:
+            self.log_in(name)
+        else:
+            client.use_token(token)
         return client
 
     def forget_token(self) -> None:
@@ -349,14 +352,12 @@ class RealCluster:
 
     def log_in(self, name: str) -> None:
         """Have all clients use a new token, which this member has signed."""
-        with self._lock:
-            self._token = self._log_in(name)
-            for each in self._clients.values():
-                each.use_token(self._token)
-
-    def _log_in(self, name: str) -> str:
         with self.stranger(name) as client:
-            return eventually(lambda: client.login("root", self.password)).token
+            token = eventually(lambda: client.login("root", self.password)).token
+        with self._lock:
+            self._token = token
+            for each in self._clients.values():
+                each.use_token(token)
 
     @property
     def token(self) -> str:

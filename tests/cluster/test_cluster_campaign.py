@@ -83,6 +83,8 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
 def _round(scene: Scene, name: str, number: int, row: _Row) -> None:
     """Let clients work, make trouble, put it right, and judge what they were told."""
     cluster = scene.cluster
+    # For longer than a round is.
+    cluster.log_in(cluster.leader().name)
     begun = cluster.put(cluster.answering[0].name, b"round", b"%d" % number)
     work = Workload(cluster, str(number), scene.chance.randrange(1 << 30))
     with Watchers(cluster, begun + 1) as watchers:
