@@ -27,6 +27,7 @@ from cluster.watching import Watchers, history
 from cluster.wire import Wire
 from cluster.workload import Workload
 from support.disk import small_disk_at
+from support.linearizability import Verdict
 from support.processes import ProcessFailedError
 from support.seeds import seed_of
 
@@ -36,6 +37,7 @@ _WANTED: Final = os.environ.get("KVSECURE_CAMPAIGN_TROUBLE", "")
 _DISK_BYTES: Final = 1 << 30
 # How long clients work before a trouble, and after it was put right.
 _CALM_S: Final = 1.0
+_UNDECIDED: Final = Verdict.UNKNOWN.value
 # More than so many violations say no more than these.
 _VIOLATIONS_MAX: Final = 10
 
@@ -50,6 +52,8 @@ class _Row:
     unanswered: int = 0
     gaps_s: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    # Histories for which the checker has found neither an order nor that there is none.
+    undecided: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -106,26 +110,28 @@ def _round(scene: Scene, name: str, number: int, row: _Row) -> None:
     row.gaps_s.append(told.longest_gap_s(trouble_at, over_at))
     row.violations += [f"a client: {error!r}" for error in work.errors]
     there = history(cluster, scene.any().name, begun + 1, end)
-    row.violations += judge(told, there, watched)
+    for text in judge(told, there, watched):
+        (row.undecided if text.startswith(_UNDECIDED) else row.violations).append(text)
     scene.compact(end)
 
 
 def _table(rows: dict[str, _Row]) -> Iterator[str]:
-    yield "| trouble | runs | answered | not answered | s without a write | violations |"
-    yield "|---|---|---|---|---|---|"
+    yield "| trouble | runs | answered | not answered | without a write, s | undecided | violations |"
+    yield "|---|---|---|---|---|---|---|"
     for name in TROUBLES:
         if name in rows:
             row = rows[name]
             gaps = f"{statistics.median(row.gaps_s):.1f}, at most {max(row.gaps_s):.1f}"
             yield (
                 f"| {name} | {row.runs} | {row.answered:,} | {row.unanswered:,} "
-                f"| {gaps} | {len(row.violations)} |"
+                f"| {gaps} | {len(row.undecided)} | {len(row.violations)} |"
             )
     runs = sum(row.runs for row in rows.values())
     answered = sum(row.answered for row in rows.values())
     unanswered = sum(row.unanswered for row in rows.values())
+    undecided = sum(len(row.undecided) for row in rows.values())
     violations = sum(len(row.violations) for row in rows.values())
-    yield f"| all | {runs} | {answered:,} | {unanswered:,} | | {violations} |"
+    yield f"| all | {runs} | {answered:,} | {unanswered:,} | | {undecided} | {violations} |"
 
 
 @pytest.mark.campaign
