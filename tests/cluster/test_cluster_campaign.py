@@ -116,7 +116,7 @@ def _round(scene: Scene, name: str, number: int, row: _Row) -> None:
 
 
 def _table(rows: dict[str, _Row]) -> Iterator[str]:
-    yield "| trouble | runs | answered | not answered | without a write, s | undecided | violations |"
+    yield "| trouble | runs | answered | not | without a write, s | undecided | violations |"
     yield "|---|---|---|---|---|---|---|"
     for name in TROUBLES:
         if name in rows:
