@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
 from kvsecure.api.json_form import Misshapen, encode_json, fill_message, parse_json
+from kvsecure.api.json_pieces import encode_json_in_pieces
 from kvsecure.api.methods import METHODS, Method
 from kvsecure.model.errors import Code, Failure, Refused
 
@@ -28,6 +29,7 @@ __all__ = [
     "error_text",
     "find_endpoint",
     "http_status",
+    "large_answer_text",
     "read_request",
     "stream_error_line",
     "stream_line",
@@ -188,6 +190,11 @@ def read_request(endpoint: Endpoint, content: bytes, txn_ops_max: int) -> bytes:
 def answer_text(endpoint: Endpoint, message: bytes) -> bytes:
     """Return the body of an answer."""
     return encode_json(endpoint.response.FromString(message)).encode("ascii")
+
+
+def large_answer_text(endpoint: Endpoint, message: bytes) -> list[bytes]:
+    """Return the body of an answer in pieces, made so that other threads have their turns."""
+    return [*encode_json_in_pieces(endpoint.response, message)]
 
 
 def stream_line(endpoint: Endpoint, message: bytes) -> bytes:

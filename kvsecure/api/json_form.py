@@ -13,7 +13,7 @@ Keeps: what is read is read strictly: base64 that is none, a number out of range
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar, final
 
@@ -22,7 +22,14 @@ from google.protobuf.message import Message
 
 from kvsecure.model.errors import invariant
 
-__all__ = ["JsonSplitter", "Misshapen", "encode_json", "fill_message", "parse_json"]
+__all__ = [
+    "JsonSplitter",
+    "Misshapen",
+    "encode_fields",
+    "encode_json",
+    "fill_message",
+    "parse_json",
+]
 
 M = TypeVar("M", bound=Message)
 
@@ -60,6 +67,14 @@ def encode_json(message: Message) -> str:
         name, render = renders[field.number]
         parts.append(name + render(value))
     return f"{{{','.join(parts)}}}"
+
+
+def encode_fields(message: Message) -> Iterator[tuple[int, str, str]]:
+    """Yield the fields of a message as JSON has them: number, name with its colon, and value."""
+    renders = _renders_of(message.DESCRIPTOR)
+    for field, value in message.ListFields():
+        name, render = renders[field.number]
+        yield field.number, name, render(value)
 
 
 @cache

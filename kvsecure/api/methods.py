@@ -31,6 +31,7 @@ from kvsecure.api import (
     versions,
     watch,
 )
+from kvsecure.api.learning import is_for_learners, stream_with_vote, with_vote
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.proto import (
     auth_pb2,
@@ -126,7 +127,7 @@ _CRYPTO: Final = "/kvsecurepb.Crypto/"
 _VERSIONS: Final = "/kvsecurepb.Versions/"
 _JOINING: Final = "/kvsecurepb.Joining/"
 
-METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+_SERVED: Final[Mapping[str, Method]] = MappingProxyType(
     {
         _KV + "Range": _unary(kv_pb2.RangeRequest, kv.range_),
         _KV + "RangeStream": Method(
@@ -256,6 +257,21 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _VERSIONS + "Destroy": _unary(version_pb2.DestroyRequest, versions.destroy),
         _VERSIONS + "DestroyStatus": _unary(version_pb2.DestroyStatusRequest, auth.read),
     }
+)
+
+
+def _for_learners(path: str, method: Method) -> Method:
+    """Return a method as it is served where this member may have no vote."""
+    if is_for_learners(path):
+        return method
+    return method._replace(
+        unary=method.unary and with_vote(method.unary),
+        stream=method.stream and stream_with_vote(method.stream),
+    )
+
+
+METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+    {path: _for_learners(path, method) for path, method in _SERVED.items()}
 )
 
 # The services that exist, to tell an unknown method from an unknown service.

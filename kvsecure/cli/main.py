@@ -68,6 +68,7 @@ COMMANDS: Final = {
     "import": _entry("importing", "imports", _OPERATION, "Copy what an etcd has into this store."),
     "cluster": _entry("cluster", "cluster", _OPERATION, "Make a cluster, and join it by token."),
     "member": _entry("member", "member", _OPERATION, "Members of the cluster."),
+    "move-leader": _entry("member", "move_leader", _OPERATION, "Have another member lead."),
     "alarm": _entry("alarm", "alarm", _OPERATION, "Alarms of the members."),
     "crypto": _entry("crypto", "crypto", _OPERATION, "Keys that everything is sealed under."),
     "version": _entry("version", "version", _OPERATION, "The version of this program."),

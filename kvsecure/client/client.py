@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kvsecure.client.lease import Lease
     from kvsecure.client.lock import Lock
     from kvsecure.client.maintenance import Maintenance
+    from kvsecure.client.members import Members
     from kvsecure.client.roles import Roles
     from kvsecure.client.tenants import Tenants
     from kvsecure.client.users import Users
@@ -196,8 +197,15 @@ class Client:
         return Versions(self.connection)
 
     @cached_property
+    def members(self) -> "Members":
+        """Members of the cluster."""
+        from kvsecure.client.members import Members
+
+        return Members(self.connection)
+
+    @cached_property
     def maintenance(self) -> "Maintenance":
-        """Members and their state."""
+        """The state of members."""
         from kvsecure.client.maintenance import Maintenance
 
         return Maintenance(self.connection)

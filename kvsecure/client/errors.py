@@ -108,6 +108,8 @@ _NEVER_SENT: Final = (
 
 _ANSWERLESS: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 _INDEFINITE: Final = _ANSWERLESS | {Code.UNKNOWN, Code.INTERNAL}
+# Refusals whose texts say more than their codes: what was asked was not begun.
+_DEFINITE: Final = frozenset({Failure.NOT_ENOUGH_STARTED.text, Failure.UNHEALTHY.text})
 
 
 def was_never_sent(code: Code, text: str) -> bool:
@@ -126,6 +128,8 @@ def error_of_call(code: Code, text: str, *, endpoint: str, changes: bool) -> Cli
     """
     if was_never_sent(code, text):
         outcome = Outcome.UNANSWERED
+    elif text in _DEFINITE:
+        outcome = Outcome.REFUSED
     elif changes:
         outcome = Outcome.UNCERTAIN if code in _INDEFINITE else Outcome.REFUSED
     else:

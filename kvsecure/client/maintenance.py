@@ -1,4 +1,4 @@
-"""The state of the members: status, alarms, health, and who is a member.
+"""The state of the members: status, alarms, health.
 
 Owns: what an operator asks a member, one endpoint at a time.
 Never: changes data.
@@ -15,9 +15,9 @@ from kvsecure.client.errors import ClientError
 from kvsecure.client.settings import Endpoint
 from kvsecure.client.values import Header
 from kvsecure.model.errors import Code
-from kvsecure.proto import cluster_pb2, kv_pb2, maintenance_pb2
+from kvsecure.proto import kv_pb2, maintenance_pb2
 
-__all__ = ["Alarm", "Health", "Maintenance", "Member", "Status", "VersionsHash"]
+__all__ = ["Alarm", "Health", "Maintenance", "Status", "VersionsHash"]
 
 _SERVICE: Final = "/etcdserverpb.Maintenance"
 # The key that etcdctl reads; it need not exist, and need not be readable for the caller.
@@ -102,28 +102,8 @@ class Alarm:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A member of the cluster.
-
-    Attributes:
-        member_id: Its id.
-        name: Its name; empty until it has started.
-        peer_urls: Where other members reach it.
-        client_urls: Where clients reach it.
-        is_learner: Whether it only follows.
-    """
-
-    member_id: int
-    name: str
-    peer_urls: tuple[str, ...]
-    client_urls: tuple[str, ...]
-    is_learner: bool
-
-
-@final
 class Maintenance:
-    """Members and their state. Methods raise `ClientError` when refused or not answered."""
+    """The state of members. Methods raise `ClientError` when refused or not answered."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -223,24 +203,6 @@ class Maintenance:
             action="DEACTIVATE", memberID=alarm.member_id, alarm=alarm.alarm
         )
         return _alarms(self._connection, request)
-
-    def members(self) -> tuple[Member, ...]:
-        """Return the members of the cluster."""
-        answer = self._connection.call(
-            "/etcdserverpb.Cluster/MemberList",
-            cluster_pb2.MemberListRequest(linearizable=True),
-            cluster_pb2.MemberListResponse,
-        )
-        return tuple(
-            Member(
-                member_id=member.ID,
-                name=member.name,
-                peer_urls=tuple(member.peerURLs),
-                client_urls=tuple(member.clientURLs),
-                is_learner=member.isLearner,
-            )
-            for member in answer.members
-        )
 
 
 def _alarms(

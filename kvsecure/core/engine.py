@@ -446,6 +446,9 @@ class Engine:
             # Nothing of it is on the disk: it is written again when there is room. Until then
             # nothing new is taken, and those who wait time out without knowing the outcome.
             self._disk_full = True
+            # Somebody else may have room; what this member cannot write it cannot answer either.
+            self.leading.resign()
+            self.drive_soon()
             self.timers.later(_RETRY_S, self._send_frame)
         else:
             self._fatal(f"the log process reports: {_text(body)}")
@@ -474,6 +477,7 @@ class Engine:
             self._in_turn(self._go_on)
         took_ns = now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
+            self.statistics.slow_applies += 1
             self._on_slow_apply(took_ns)
         self.leading.look()
         self._tell_readers()

@@ -7,12 +7,13 @@ Keeps: a member acts as leader only when it has applied everything that was befo
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, final
 
 from kvsecure.core.peering import Peering
 from kvsecure.core.raft.node import Node
-from kvsecure.core.raft.refusals import NotLeader, TransferRefused
+from kvsecure.core.raft.refusals import NotLeader, Refusal, TransferRefused
 from kvsecure.core.raft.status import Role
 from kvsecure.core.reading import Reading
 from kvsecure.core.replica import Replica
@@ -103,6 +104,23 @@ class Leading:
             now_ns = self._now_ns()
             for space in self._replica.state.store.spaces():
                 space.leases.restart(now_ns)
+
+    def heir(self) -> MemberId | None:
+        """Return who would best take over, if this member leads and anybody could."""
+        status = self._replica.node.status()
+        heirs = [
+            (peer.match, member)
+            for member, peer in status.peers.items()
+            if peer.is_active and status.configuration.can_vote(member)
+        ]
+        return max(heirs)[1] if heirs else None
+
+    def resign(self) -> None:
+        """Begin to hand over, if this member leads and anybody could take over."""
+        heir = self.heir()
+        if heir is not None:
+            with contextlib.suppress(Refusal):
+                self._replica.node.transfer(heir)
 
     async def move(self, to: MemberId) -> None:
         """Hand over to another voter, and return once it leads.

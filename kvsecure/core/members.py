@@ -78,6 +78,10 @@ class Members:
         """Return the record of a member, which is not to be changed, or None."""
         return self._records.get(MemberId(member))
 
+    def is_learner(self, member: int) -> bool:
+        """Tell whether somebody is a member without a vote."""
+        return member in self.learners
+
     def is_removed(self, member: int) -> bool:
         """Tell whether somebody was a member and was removed."""
         return member in self._removed

@@ -8,18 +8,51 @@ Follows: thesis 6.4; design D2. What is asked while a question is on its way is 
 Keeps: who is told may read what is applied at that moment, and at that moment only.
 """
 
+import asyncio
 import heapq
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 from kvsecure.core.raft.node import Node
 from kvsecure.core.raft.refusals import TooManyReads
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index
 
-__all__ = ["Reading", "type_fail"]
+__all__ = ["Reading", "caught_up", "type_fail"]
 
 type_fail = Callable[[Refused], None]
+
+
+class _Engine(Protocol):
+    def can_read(self) -> bool:
+        """Tell whether the applied state is good for a linearizable read now."""
+        ...
+
+    def when_readable(self, resume: Callable[[], None], fail: type_fail | None = None) -> None:
+        """Call back once it is, or when that takes too long."""
+        ...
+
+
+async def caught_up(engine: _Engine) -> None:
+    """Wait until what anybody was told before this call is applied here.
+
+    Raises:
+        Refused: It takes too long.
+    """
+    if engine.can_read():
+        return
+    waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def resume() -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    def fail(refused: Refused) -> None:
+        if not waiting.done():
+            waiting.set_exception(refused)
+
+    engine.when_readable(resume, fail)
+    await waiting
 
 
 class _Waiting(NamedTuple):

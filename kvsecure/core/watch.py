@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
-from kvsecure.core.changes import Change, MissedChanges, change_at
+from kvsecure.core.changes import MissedChanges, pack_change
 from kvsecure.core.mvcc.deletion import Deleted
 from kvsecure.core.mvcc.index import TOMBSTONE, position
 from kvsecure.core.mvcc.records import Records
@@ -28,7 +28,7 @@ from kvsecure.model.ids import TenantId
 from kvsecure.model.keys import Span
 from kvsecure.model.limits import (
     WATCH_KEYS_PER_SLICE,
-    WATCH_MISSED_CHANGES_MAX,
+    WATCH_MISSED_BYTES_MAX,
     WATCH_QUEUE_BYTES_MAX,
     WATCH_ROOM_BYTES_MAX,
 )
@@ -118,10 +118,10 @@ class Hub:
         "_exact",
         "_ranges",
         "_records",
-        "changes_max",
         "compacted",
         "event_count",
         "keys_per_slice",
+        "missed_bytes_max",
     )
 
     def __init__(self, records: Records) -> None:
@@ -132,7 +132,7 @@ class Hub:
         self.event_count = 0
         # How much of what it has missed is held for a watcher, and how many keys are looked at in
         # one slice.
-        self.changes_max = WATCH_MISSED_CHANGES_MAX
+        self.missed_bytes_max = WATCH_MISSED_BYTES_MAX
         self.keys_per_slice = WATCH_KEYS_PER_SLICE
         # The newest compacted revision; whoever compacts says so.
         self.compacted = -1
@@ -299,7 +299,7 @@ class Hub:
                 watcher.next_revision,
                 current,
                 keys_per_slice=self.keys_per_slice,
-                changes_max=self.changes_max,
+                bytes_max=self.missed_bytes_max,
             )
             self._enlist(watcher)
         if not missed.walk():
@@ -445,12 +445,12 @@ def _taken(watcher: Watcher) -> Batch:
     return first if taken == 1 else Batch(revision, tuple(merged), size_bytes)
 
 
-def _changes(revision: int, events: list[Event], numbers: list[int]) -> Iterator[Change]:
+def _changes(revision: int, events: list[Event], numbers: list[int]) -> Iterator[bytes]:
     """Yield some of a revision's events as history has them."""
     for number in numbers:
         event = events[number]
         place = position(revision, number if event.record is not None else number | TOMBSTONE)
-        yield change_at(place, event.key, event.previous)
+        yield pack_change(place, event.key, event.previous)
 
 
 def _batch(revision: int, events: list[bytes]) -> Batch:

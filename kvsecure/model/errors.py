@@ -126,6 +126,8 @@ class Failure(Enum):
         Code.FAILED_PRECONDITION,
         "etcdserver: too many learner members in cluster",
     )
+    # The code of 3.5, by which its clients go on to another member; 3.6 has FAILED_PRECONDITION.
+    NOT_FOR_LEARNERS = (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner")
     UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
@@ -165,6 +167,10 @@ class Failure(Enum):
     )
     # The detail says why; it is of the member's own disk, for an administrator of the cluster.
     MAINTENANCE_FAILED = (Code.UNAVAILABLE, "kvsecure: maintenance failed")
+    NOT_LISTENING = (
+        Code.FAILED_PRECONDITION,
+        "kvsecure: this member does not listen for others: start it with --listen-peer-urls first",
+    )
     IDENTITY_CONFLICT = (
         Code.UNAUTHENTICATED,
         "kvsecure: the client certificate and the token name different users",

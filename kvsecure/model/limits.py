@@ -83,7 +83,7 @@ __all__ = [
     "WAL_SEGMENT_BYTES_MAX",
     "WATCHES_PER_STREAM_MAX",
     "WATCH_KEYS_PER_SLICE",
-    "WATCH_MISSED_CHANGES_MAX",
+    "WATCH_MISSED_BYTES_MAX",
     "WATCH_QUEUE_BYTES_MAX",
     "WATCH_ROOM_BYTES_MAX",
 ]
@@ -180,9 +180,9 @@ WATCHES_PER_STREAM_MAX: Final = 10_000
 WATCH_QUEUE_BYTES_MAX: Final = 1024 * 1024
 # The same for all watchers of one connection together: it may have thousands and read nothing.
 WATCH_ROOM_BYTES_MAX: Final = 8 * 1024 * 1024
-# Where and what the changes are that a watcher has missed: some 20 MB. Who has missed more walks
-# the keys again.
-WATCH_MISSED_CHANGES_MAX: Final = 100_000
+# Where and what the changes are that a watcher has missed: some 200,000 where keys are short. Who
+# has missed more walks the keys again.
+WATCH_MISSED_BYTES_MAX: Final = 16 * 1024 * 1024
 # A millisecond or two of work, more where keys have many versions.
 WATCH_KEYS_PER_SLICE: Final = 2_000
 

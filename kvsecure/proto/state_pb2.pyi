@@ -204,6 +204,12 @@ class MemberPromote(_message.Message):
     id: int
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
+class LearnerReadiness(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
 class MemberPublish(_message.Message):
     __slots__ = ("id", "name", "client_urls")
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -26,6 +26,7 @@ from kvsecure.core.entry import encode, envelope
 from kvsecure.core.member import MemberFacts, status_body
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
+from kvsecure.core.reading import caught_up
 from kvsecure.core.replica import Outcome, Proposal
 from kvsecure.model.answer import Answer
 from kvsecure.model.burst import PutBurst, PutTxn
@@ -138,7 +139,12 @@ class Gate:
             request: Its bytes, which become the log's.
             asked: What is decided and recorded, where the command is what it comes to.
         """
-        session = self._identify(asking, command if asked is None else asked)
+        decided = command if asked is None else asked
+        if self.may_be_too_early(asking, decided):
+            resume = partial(self.submit, asking, command, request, asked)
+            self.when_readable(asking, decided, resume)
+            return
+        session = self._identify(asking, decided)
         if session is not None:
             self.carry_out(asking, session, command, request, asked)
 
@@ -386,6 +392,7 @@ class Gate:
         actor: dict[str, object] = {"user": request.name[:AUTH_NAME_BYTES_MAX], "via": "password"}
         peer = asking.peer
         try:
+            await caught_up(self._engine)
             outcome = await self.authenticator.log_in(request.name, password, peer)
         except Refused as refused:
             self._count_failure(refused)
@@ -521,6 +528,19 @@ class Gate:
         """Identify and decide; a refusal is recorded and answered here."""
         session = self._identify(asking, request)
         return session if session is not None and self._allows(asking, session, request) else None
+
+    def may_be_too_early(self, asking: Asking, request: Message) -> bool:
+        """Tell whether a request would be refused for what this member may not have heard of yet.
+
+        That somebody may is decided again when it is applied; that somebody may not is final.
+        """
+        if self._engine.is_alone or self._engine.can_read():
+            return False
+        try:
+            session = self.authenticator.session(asking.peer, asking.token)
+        except Refused:
+            return not is_open(request)
+        return decide(session.grants, request, session.facts) is not Decision.ALLOW
 
     def _identify(self, asking: Asking, request: Message) -> Session | None:
         peer = asking.peer

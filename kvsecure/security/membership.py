@@ -9,19 +9,21 @@ Follows: etcd's server.go (mayAddMember, mayRemoveMember, mayPromote) and etcd-s
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 from google.protobuf.message import Message
 
 from kvsecure.core.members import Members, added_member_id
 from kvsecure.core.raft.status import Role
+from kvsecure.core.relay import type_answered
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.ids import SYSTEM_TENANT, MemberId
+from kvsecure.model.ids import SYSTEM_TENANT, MemberId, TenantId
 from kvsecure.model.limits import LEARNERS_MAX, REQUEST_TIMEOUT_S
 from kvsecure.proto import cluster_pb2, state_pb2
 from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.gate import Gate
+from kvsecure.security.session import Session
 
 __all__ = ["Membership"]
 
@@ -45,6 +47,7 @@ class Membership:
         wall_ns: Callable[[], int],
         later: Callable[[float, Callable[[], None]], Callable[[], None]],
         active: Callable[[], frozenset[int]] = _nobody,
+        listens: bool = True,
         is_strict: bool = True,
         learners_max: int = LEARNERS_MAX,
     ) -> None:
@@ -55,6 +58,7 @@ class Membership:
             wall_ns: The time of day in nanoseconds since 1970; it goes into new members' ids.
             later: Does something after so many seconds; the answer cancels it.
             active: Which other members have been reached for some seconds without a break.
+            listens: Whether others can reach this member.
             is_strict: Whether a change that could cost the quorum is refused.
             learners_max: How many learners there may be.
         """
@@ -62,6 +66,7 @@ class Membership:
         self._wall_ns = wall_ns
         self._later = later
         self._active = active
+        self._listens = listens
         self._is_strict = is_strict
         self._learners_max = learners_max
         # Whether it is being declared that a learner votes.
@@ -159,11 +164,42 @@ class Membership:
         self._declare(asking, request, command, lambda: None)
 
     def promote(self, asking: Asking, request: cluster_pb2.MemberPromoteRequest) -> None:
-        """Let a learner vote that is in step."""
-        command = state_pb2.MemberPromote(id=request.ID)
-        self._declare(
-            self._settling(asking), request, command, lambda: self._check_promote(request.ID)
-        )
+        """Let a learner vote that is in step; only the leader knows whether it is."""
+        session = self._admit(asking, request, lambda: self.promote(asking, request))
+        if session is None:
+            return
+        engine, member = self._gate.engine, request.ID
+
+        def go_on(check: Callable[[], None]) -> None:
+            command = state_pb2.MemberPromote(id=member)
+            self._carry_out(self._settling(asking), session, command, request, check)
+
+        def answered(_: int, came: bytes | Refused) -> None:
+            def check() -> None:
+                if isinstance(came, Refused):
+                    raise came
+
+            go_on(check)
+            self._gate.schedule()
+
+        if engine.replica.node.role is Role.LEADER:
+            go_on(lambda: self._check_promote(member))
+        else:
+            engine.peering.ask(SYSTEM_TENANT, state_pb2.LearnerReadiness(id=member), answered)
+
+    def answer_member(self, _: TenantId, request: Message, answered: type_answered) -> None:
+        """Answer another member, as the leader, whether a learner may vote by now."""
+        engine = self._gate.engine
+
+        def resume() -> None:
+            try:
+                self._check_promote(cast("state_pb2.LearnerReadiness", request).id)
+            except Refused as refused:
+                answered(0, refused)
+            else:
+                answered(engine.state.store.revision, b"")
+
+        engine.when_readable(resume, lambda refused: answered(0, refused))
 
     # --- checks ---------------------------------------------------------------------------------
 
@@ -172,6 +208,9 @@ class Membership:
         return self._gate.engine.state.members
 
     def _check_add(self, *, is_learner: bool) -> None:
+        if not self._listens:
+            # Whoever is added could never be told of it, and a second voter would be waited for.
+            raise Refused(Failure.NOT_LISTENING)
         if not self._is_strict:
             return
         voters = self._voters()
@@ -196,10 +235,11 @@ class Membership:
             raise Refused(Failure.UNHEALTHY)
 
     def _check_promote(self, member: int) -> None:
-        """Check whom a learner's vote would hold up; only its leader knows how far it is."""
+        """Check whom a learner's vote would hold up."""
         node = self._gate.engine.replica.node
         if node.role is not Role.LEADER:
-            raise Refused(Failure.NOT_LEADER)
+            # It has just ceased to: whoever asked can try again.
+            raise Refused(Failure.NO_LEADER)
         record = self._members.get(member)
         if record is None:
             raise Refused(Failure.MEMBER_NOT_FOUND)
@@ -232,11 +272,27 @@ class Membership:
     def _declare(
         self, asking: Asking, asked: Message, command: Message, check: Callable[[], None]
     ) -> None:
-        session = self._gate.admit(asking, asked)
+        session = self._admit(asking, asked, lambda: self._declare(asking, asked, command, check))
         if session is not None:
-            self._gate.carry_out(
-                asking, session, command, command.SerializeToString(), asked, check=check
-            )
+            self._carry_out(asking, session, command, asked, check)
+
+    def _admit(self, asking: Asking, asked: Message, again: Callable[[], None]) -> Session | None:
+        """Identify and decide; None if that was answered, or is done again a little later."""
+        if self._gate.may_be_too_early(asking, asked):
+            self._gate.when_readable(asking, asked, again)
+            return None
+        return self._gate.admit(asking, asked)
+
+    def _carry_out(
+        self,
+        asking: Asking,
+        session: Session,
+        command: Message,
+        asked: Message,
+        check: Callable[[], None],
+    ) -> None:
+        text = command.SerializeToString()
+        self._gate.carry_out(asking, session, command, text, asked, check=check)
 
     def _settling(self, asking: Asking) -> "_Settling":
         return _Settling(self._gate, asking, self._later)

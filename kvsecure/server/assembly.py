@@ -26,6 +26,7 @@ from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT, Index, Term
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
+from kvsecure.proto import lease_pb2, state_pb2
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
@@ -155,7 +156,6 @@ def assemble(
     peer_port = _peer_port(config, directory, tasks, on_fatal)
     engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
-    engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
     receiving = _receiving(config, directory, engine, gate, begin_anew)
@@ -171,7 +171,15 @@ def assemble(
     services = _services(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
-    front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
+    engine.peering.answering |= {
+        lease_pb2.LeaseKeepAliveRequest: gate.leases.answer_member,
+        lease_pb2.LeaseTimeToLiveRequest: gate.leases.answer_member,
+        state_pb2.LearnerReadiness: services.membership.answer_member,
+    }
+    front = front_end(
+        *(config, directory.identity.trust_domain, services, turn, tasks, credentials),
+        peer_port.links,
+    )
     _add_periodic_work(config, engine, gate, turn)
     introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
     engine.timers.every(_INTRODUCTION_S, introduction.look)
@@ -331,6 +339,7 @@ def _services(
         wall_ns=time.time_ns,
         later=later,
         active=peer_port.long_active,
+        listens=bool(config.peers.listen),
         is_strict=config.cluster.strict_reconfig_check,
     )
     return Services(

@@ -18,6 +18,7 @@ from kvsecure.api.gateway import (
     answer_text,
     error_text,
     http_status,
+    large_answer_text,
     read_request,
     stream_error_line,
     stream_line,
@@ -212,7 +213,7 @@ class UnaryJsonCall:
     async def _write_down(self, message: bytes) -> None:
         """Make the text of a large answer beside everything else, and answer with it."""
         # Python lets the event loop have its turn every few milliseconds.
-        self._text = await asyncio.to_thread(answer_text, self._endpoint, message)
+        self._text = b"".join(await asyncio.to_thread(large_answer_text, self._endpoint, message))
         self._gateway.turn.answer(self, b"", None)
 
 

@@ -135,6 +135,8 @@ class Http1Session:
 
     def receive(self, data: bytes) -> None:
         """Take in bytes."""
+        if self.is_over:
+            return
         self._left_count = _REQUESTS_PER_READ_MAX
         if len(self._first_words) < _FIRST_WORDS_BYTES:
             self._first_words = (self._first_words + data)[:_FIRST_WORDS_BYTES]
@@ -161,9 +163,13 @@ class Http1Session:
         if self._ahead_bytes > _AHEAD_BYTES_MAX:
             self._line.set_reading(False)
 
-    def second(self) -> None:
-        """Take note that a second has passed."""
-        if self._waits_for_us:
+    def second(self, *, was_read: bool) -> None:
+        """Take note that a second has passed.
+
+        Args:
+            was_read: Whether the peer has read some of what it was sent.
+        """
+        if self._waits_for_us or (was_read and (self.is_over or not self._writable)):
             self._idle_s = 0
             return
         self._idle_s += 1
@@ -194,9 +200,9 @@ class Http1Session:
     # --- what comes in --------------------------------------------------------------------------
 
     @property
-    def is_unread(self) -> bool:
-        """Whether the peer does not read what it is sent."""
-        return not self._writable
+    def is_stalled(self) -> bool:
+        """Whether the connection is over and the peer reads nothing of what it was sent."""
+        return self.is_over and self._idle_s >= _IDLE_S_MAX
 
     @property
     def _waits_for_us(self) -> bool:

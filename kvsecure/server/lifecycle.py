@@ -165,6 +165,10 @@ class _Life:
 
     async def _serve(self, parts: MemberParts) -> int | str | None:
         _audit_start(parts, self._config)
+        if not self._config.peers.listen and not parts.engine.is_alone:
+            raise StorageError(
+                "this member has others and does not listen for them: give --listen-peer-urls"
+            )
         if self._config.peers.listen:
             await parts.peer_port.links.listen(self._config.peers.listen_urls)
         await self._unless_stopped(parts.engine.start())
@@ -209,16 +213,12 @@ class _Life:
 
     async def _hand_over(self, parts: MemberParts) -> None:
         """Let another member lead first, so that nobody has to wait for an election."""
-        status = parts.engine.replica.node.status()
-        heirs = [
-            (peer.match, member)
-            for member, peer in status.peers.items()
-            if peer.is_active and status.configuration.can_vote(member)
-        ]
-        if heirs:
+        leading = parts.engine.leading
+        heir = leading.heir()
+        if heir is not None:
             with contextlib.suppress(Refused, TimeoutError):
                 async with asyncio.timeout(_HAND_OVER_S_MAX):
-                    await parts.engine.leading.move(max(heirs)[1])
+                    await leading.move(heir)
 
     async def _say_goodbye(self, parts: MemberParts) -> None:
         """Send everybody elsewhere, and wait a little while until they have gone."""

@@ -8,12 +8,16 @@ Keeps: a connection does not outlive its certificate's standing.
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
 from typing import Final, Protocol, cast, final
 
 from kvsecure.pki.standing import Standing
 from kvsecure.security.session import Peer
 from kvsecure.server.http1 import Http1Session, Line
 from kvsecure.server.http2 import Http2Session, Shared
+from kvsecure.server.pacing import Pacing
 from kvsecure.server.places import Source
 from kvsecure.server.reception import Arrival
 from kvsecure.server.vetting import Vetting
@@ -22,6 +26,8 @@ __all__ = ["ListenerStatistics", "PeerConnection"]
 
 _PREFACE_START: Final = b"PRI "
 _WRITE_BUFFER_BYTES_HIGH: Final = 1024 * 1024
+# The kernel keeps more than that for a peer before it takes no more.
+_QUEUED_BYTES_LITTLE: Final = 4_096
 # What is taken in from one connection before the others have their turn. A socket gives up to
 # megabytes at once, and whatever is in them may cost tens of microseconds for a hundred bytes.
 _TURN_BYTES_MAX: Final = 64 * 1024
@@ -98,6 +104,7 @@ class PeerConnection(Arrival):
         # Whether there ever was a connection: its handshake may fail.
         self.was_made = False
         self._transport: asyncio.Transport
+        self._pacing: Pacing
         self._session: Http2Session | Http1Session | _Refused | None = None
         self._peer: Peer
         self._first = b""
@@ -108,6 +115,8 @@ class PeerConnection(Arrival):
         self._is_waiting = False
         self._wants_reading = True
         self._wordless_s = 0
+        # How much was kept for the peer a second ago.
+        self._unread_bytes = 0
         self.vetting = host.vetting()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,6 +125,7 @@ class PeerConnection(Arrival):
         self.was_made = True
         self._host.joined(self)
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_HIGH)
+        self._pacing = Pacing(self._transport, asyncio.get_running_loop(), self._set_writable)
         self._peer = self._host.peer_of(self.source, transport)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and self._peer.fingerprint:
@@ -181,29 +191,33 @@ class PeerConnection(Arrival):
         """Let go of everything."""
         self._host.left(self)
         self._rest = b""
+        if self.was_made:
+            self._pacing.lost()
         # The session knows the connection: a circle, which would stay until it is collected.
         session, self._session = self._session, _Refused()
         if isinstance(session, Http2Session | Http1Session):
             session.lost()
 
     def pause_writing(self) -> None:
-        """Stop reading from a peer that does not read: its requests would pile up as answers."""
-        self._set_reading(False)
-        if isinstance(self._session, Http2Session | Http1Session):
-            self._session.set_writable(writable=False)
+        """Write no more for now."""
+        self._pacing.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._set_reading(True)
+        self._pacing.resume()
+
+    def _set_writable(self, writable: bool) -> None:  # noqa: FBT001 - the one thing it says
+        # From a peer that does not read, nothing is read: its requests would pile up as answers.
+        self._set_reading(writable)
         if isinstance(self._session, Http2Session | Http1Session):
-            self._session.set_writable(writable=True)
+            self._session.set_writable(writable=writable)
 
     @property
     def unread_bytes(self) -> int:
         """How much is kept for the peer."""
         session = self._session
         made = session.unread_bytes if isinstance(session, Http2Session) else 0
-        return made + self._transport.get_write_buffer_size()
+        return made + self._pacing.rest_bytes + self._transport.get_write_buffer_size()
 
     def tick(self, now_ns: int) -> None:
         """End overdue calls; close the connection when it is over."""
@@ -216,9 +230,12 @@ class PeerConnection(Arrival):
     def second(self) -> None:
         """Take note that a second has passed: end what has nothing to say."""
         session = self._session
+        unread_bytes = self.unread_bytes
+        was_read = unread_bytes < self._unread_bytes
+        self._unread_bytes = unread_bytes
         if isinstance(session, Http1Session):
-            session.second()
-            if session.is_over and session.is_unread:
+            session.second(was_read=was_read)
+            if session.is_stalled:
                 self.abort()
             elif session.is_over:
                 self._end()
@@ -284,7 +301,7 @@ class PeerConnection(Arrival):
             # It is gone, or on its way: writing would be an error, in the turn of everybody else.
             return
         self._host.statistics.sent_bytes += len(data)
-        self._transport.write(data)
+        self._pacing.write(data)
 
     def _set_reading(self, reading: bool) -> None:  # noqa: FBT001 - the one thing it says
         self._wants_reading = reading
@@ -299,6 +316,24 @@ class PeerConnection(Arrival):
             self._transport.pause_reading()
 
     def _end(self) -> None:
-        if isinstance(self._session, Http2Session):
-            self._session.flush()
-        self._transport.close()
+        session = self._session
+        if isinstance(session, Http2Session):
+            session.flush()
+        elif isinstance(session, Http1Session) and not session.is_stalled and not self._is_read:
+            # TLS would give what is left half a second to be read: every tick asks again instead.
+            return
+        self._pacing.end()
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether all that was written is with the kernel, which sees to it from there on."""
+        if self.unread_bytes:
+            return False
+        # The loop keeps some that it does not tell of, but only while the kernel has its fill.
+        queued = bytearray(4)
+        socket = self._transport.get_extra_info("socket")
+        try:
+            fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, queued)
+        except OSError:
+            return True
+        return int.from_bytes(queued, sys.byteorder) <= _QUEUED_BYTES_LITTLE

@@ -70,6 +70,7 @@ class PeerPort:
             credentials,
             on_message=self._on_message,
             on_change=self._on_change,
+            on_parted=self._on_parted,
             on_bulk=self._on_bulk,
             members=self._tell_newcomer,
             spawn=tasks.spawn,
@@ -148,6 +149,9 @@ class PeerPort:
         if not is_up:
             self._engine.peering.lost(MemberId(member))
         self._engine.drive_soon()
+
+    def _on_parted(self, member: int) -> None:
+        self._engine.peering.parted(MemberId(member))
 
     async def _on_bulk(self, sender: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
         await self._receiving.take(sender, subject, pieces)

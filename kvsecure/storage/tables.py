@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, final
@@ -325,6 +326,8 @@ class TableReader:
         self._meta: lmdb._Database
         self._tables: dict[Table, lmdb._Database]
         self._transaction: lmdb.Transaction
+        # The same file once more.
+        self._held: int
         self._epochs: Epochs
         self._names = {table: _binding_of(cluster, table) for table in Table}
         self._attach()
@@ -345,6 +348,9 @@ class TableReader:
         """
         self._transaction.abort()
         self._env.close()
+        # The old file is unlinked: whoever closes it last waits until its pages are given up, half
+        # a second for a gigabyte. A thread may.
+        threading.Thread(target=os.close, args=(self._held,)).start()
         self._attach()
 
     def get(self, table: Table, key: bytes, scope: int) -> bytes | None:
@@ -430,6 +436,7 @@ class TableReader:
         """Stop reading."""
         self._transaction.abort()
         self._env.close()
+        os.close(self._held)
 
     def _attach(self) -> None:
         directory = self._directory
@@ -448,7 +455,8 @@ class TableReader:
                 for table in Table
             }
             self._transaction = self._env.begin()
-        except lmdb.Error as error:
+            self._held = os.open(directory / _FILE, os.O_RDONLY | os.O_CLOEXEC)
+        except (lmdb.Error, OSError) as error:
             raise StorageError(f"{directory}: {error}") from None
         _check_cluster(self._transaction, self._meta, self._cluster)
         # Epochs are numbered by the tables that they are in.

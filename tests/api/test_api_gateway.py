@@ -22,6 +22,7 @@ from kvsecure.api.gateway import (
     stream_line,
 )
 from kvsecure.api.json_form import JsonSplitter, Misshapen, encode_json, fill_message, parse_json
+from kvsecure.api.json_pieces import encode_json_in_pieces
 from kvsecure.api.methods import METHODS
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.proto import kv_pb2, watch_pb2
@@ -100,6 +101,31 @@ def test_messages_are_written_as_by_the_stock_conversion(message: Message) -> No
 
     assert json.loads(text) == _stock(message)
     assert text.isascii()
+
+
+@given(_ANY_MESSAGE, st.integers(1, 60), st.integers(1, 2))
+@settings(max_examples=300)
+def test_pieces_of_a_text_are_the_text(message: Message, piece_bytes: int, times: int) -> None:
+    """However a message is cut, and in whatever order its fields came, its JSON is the same."""
+    content = message.SerializeToString() * times
+    kind = type(message)
+
+    pieces = [*encode_json_in_pieces(kind, content, piece_bytes)]
+
+    assert b"".join(pieces).decode() == encode_json(kind.FromString(content))
+
+
+def test_a_large_answer_is_written_in_pieces() -> None:
+    """Of a range of very many keys no more is read at once than was asked for."""
+    answer = kv_pb2.RangeResponse(count=5_000)
+    for number in range(5_000):
+        answer.kvs.add(key=b"k%d" % number, value=bytes(300), mod_revision=number)
+
+    pieces = [*encode_json_in_pieces(type(answer), answer.SerializeToString())]
+
+    assert len(pieces) > 20
+    assert max(map(len, pieces)) < 2 * 64 * 1024
+    assert json.loads(b"".join(pieces)) == _stock(answer)
 
 
 @given(_ANY_MESSAGE)

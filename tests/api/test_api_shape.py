@@ -12,6 +12,7 @@ from kvsecure.api.shape import (
     check_delete,
     check_lease_ttl,
     check_name,
+    check_peer_urls,
     check_permission,
     check_put,
     check_range,
@@ -19,7 +20,13 @@ from kvsecure.api.shape import (
     check_txn,
 )
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.limits import AUTH_NAME_BYTES_MAX, LEASE_TTL_S_MAX, LEASE_TTL_S_MIN
+from kvsecure.model.limits import (
+    AUTH_NAME_BYTES_MAX,
+    LEASE_TTL_S_MAX,
+    LEASE_TTL_S_MIN,
+    PEER_URL_BYTES_MAX,
+    PEER_URLS_MAX,
+)
 from kvsecure.proto.authstore_pb2 import Permission
 from kvsecure.proto.kv_pb2 import (
     Compare,
@@ -369,3 +376,38 @@ def test_name_is_short_and_plain(name: str, *, good: bool) -> None:
 def test_tenant_is_named_by_a_label(name: str, expected: Failure | None) -> None:
     """A tenant's name is a label of host names, and not one that is taken from the start."""
     assert _failure(check_tenant_name, name) is expected
+
+
+@pytest.mark.parametrize(
+    ("urls", "good"),
+    [
+        (["https://10.0.0.1:2380"], True),
+        (["http://localhost:1", "https://[::1]:65535"], True),
+        (["https://m-1.example.com:2380"], True),
+        ([], False),
+        ([""], False),
+        (["10.0.0.1:2380"], False),
+        (["https://10.0.0.1"], False),
+        (["https://10.0.0.1:"], False),
+        (["https://10.0.0.1:65536"], False),
+        (["https://:2380"], False),
+        (["https://10.0.0.1:2380/"], False),
+        (["https://10.0.0.1:2380/path"], False),
+        (["https://10.0.0.1:2380?x=1"], False),
+        (["https://user@10.0.0.1:2380"], False),
+        (["ftp://10.0.0.1:2380"], False),
+        (["unix:///run/peer.sock"], False),
+        (["https://10.0.0.1:2380\n"], False),
+        (["https://a:1", "b"], False),
+        (["https://a:1"] * (PEER_URLS_MAX + 1), False),
+        ([f"https://{'a' * PEER_URL_BYTES_MAX}:1"], False),
+    ],
+)
+def test_peer_is_reached_at_a_host_and_a_port(urls: list[str], *, good: bool) -> None:
+    """A member's address is a scheme, a host and a port, and nothing else."""
+    if good:
+        check_peer_urls(urls)
+        return
+    with pytest.raises(Refused) as caught:
+        check_peer_urls(urls)
+    assert caught.value.failure is Failure.MEMBER_BAD_URLS

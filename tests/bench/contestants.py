@@ -16,7 +16,7 @@ from support.servers import ROOT_PASSWORD, EtcdMember, KvsecureServer, Member
 
 from kvsecure.proto import auth_pb2, authstore_pb2
 
-__all__ = ["PASSWORD", "USER", "Contestant", "Server", "serving"]
+__all__ = ["PASSWORD", "USER", "Contestant", "Server", "add_user", "serving"]
 
 USER: Final = "app"
 PASSWORD: Final = "measured-password-0815"
@@ -82,11 +82,12 @@ def serving(contestant: Contestant, directory: Path) -> Iterator[Server]:
         server = Server(contestant=contestant, member=member)
         if not server.is_open:
             with server.root() as root:
-                _add_user(root)
+                add_user(root)
         yield server
 
 
-def _add_user(root: Client) -> None:
+def add_user(root: Client) -> None:
+    """Make the user that is measured, who may read and write /app/."""
     permission = authstore_pb2.Permission(
         permType=authstore_pb2.Permission.READWRITE, key=b"/app/", range_end=b"/app0"
     )

@@ -1,6 +1,6 @@
 """Another client: what it feels while something large is done.
 
-Owns: a process that asks for one key again and again, and how long each answer took.
+Owns: a process that makes one call again and again, and how long each answer took.
 Never: shares a process with whoever asks for the large thing: Python would let it wait.
 """
 
@@ -8,9 +8,10 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final, final
 
 from bench.contestants import PASSWORD, USER, Server
@@ -18,7 +19,7 @@ from support.rpc import Client
 
 from kvsecure.proto import kv_pb2
 
-__all__ = ["Felt", "Probe", "probing"]
+__all__ = ["Felt", "Probe", "probing", "probing_at"]
 
 _PAUSE_S: Final = 0.001
 _KEY: Final = b"/app/probe"
@@ -65,9 +66,34 @@ class Probe:
         return Felt(times_ms=self._pipe.recv())
 
 
+def probing(server: Server) -> AbstractContextManager[Probe]:
+    """Start another client that reads one key."""
+    return probing_at(
+        server.member.endpoint,
+        server.member.authority.certificate if server.member.tls else None,
+        None if server.is_open else (USER, PASSWORD),
+        "/etcdserverpb.KV/Range",
+        kv_pb2.RangeRequest(key=_KEY).SerializeToString(),
+    )
+
+
 @contextmanager
-def probing(server: Server) -> Iterator[Probe]:
-    """Start the other client."""
+def probing_at(
+    endpoint: str,
+    authority: Path | None,
+    credentials: tuple[str, str] | None,
+    path: str,
+    request: bytes,
+) -> Iterator[Probe]:
+    """Start another client.
+
+    Args:
+        endpoint: Host and port.
+        authority: The certificate of whom the server's comes from; None for plaintext.
+        credentials: User and password, where the server asks for them.
+        path: Of the call that it makes.
+        request: What it asks, each time.
+    """
     # A process that was forked may not use grpcio; one that was spawned may.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -75,9 +101,11 @@ def probing(server: Server) -> Iterator[Probe]:
     process.start()
     ours.send(
         {
-            "endpoint": server.member.endpoint,
-            "authority": server.member.authority.certificate if server.member.tls else None,
-            "credentials": None if server.is_open else (USER, PASSWORD),
+            "endpoint": endpoint,
+            "authority": authority,
+            "credentials": credentials,
+            "path": path,
+            "request": request,
         }
     )
     try:
@@ -94,8 +122,8 @@ def _run(pipe: Connection) -> None:
         if settings["credentials"]:
             client.login(*settings["credentials"])
         client.kv.Put(kv_pb2.PutRequest(key=_KEY, value=b"here"))
-        call = client.prepared("/etcdserverpb.KV/Range")
-        request = kv_pb2.RangeRequest(key=_KEY).SerializeToString()
+        call = client.prepared(settings["path"])
+        request = settings["request"]
         pipe.send("ready")
         times_ms: list[float] = []
         while True:

@@ -14,9 +14,12 @@ from typing import Final
 
 import grpc
 from bench.calls import measure_calls
+from bench.catchup import measure_catchup
+from bench.cluster import measure_cluster
 from bench.cold import measure_cold_start
 from bench.connections import measure_connections
 from bench.contestants import Contestant, Server, serving
+from bench.failover import measure_failover
 from bench.fanout import measure_fanout
 from bench.keys import measure_keys
 from bench.latency import measure_latency
@@ -26,12 +29,14 @@ from bench.machine import describe_machine
 from bench.pauses import measure_pauses
 from bench.report import Figure, as_json, costs, table
 from bench.soak import measure_soak
+from bench.trio import Trio, three_members
 from bench.watchers import measure_watchers
 from support.processes import ProcessFailedError
 
 __all__ = ["main"]
 
 Measure = Callable[[Server, Path, argparse.Namespace], Iterator[Figure]]
+MeasureTrio = Callable[[Trio, Path, argparse.Namespace], Iterator[Figure]]
 
 
 def _calls(server: Server, directory: Path, options: argparse.Namespace) -> Iterator[Figure]:
@@ -74,6 +79,18 @@ def _soak(server: Server, _: Path, options: argparse.Namespace) -> Iterator[Figu
     return measure_soak(server, duration_s=options.seconds)
 
 
+def _cluster(trio: Trio, directory: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_cluster(trio, directory, duration_s=options.seconds)
+
+
+def _failover(trio: Trio, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_failover(trio, runs=options.runs)
+
+
+def _catchup(trio: Trio, _: Path, options: argparse.Namespace) -> Iterator[Figure]:
+    return measure_catchup(trio, count=options.writes, before_s=options.seconds)
+
+
 _PARTS: Final[dict[str, Measure]] = {
     "calls": _calls,
     "latency": _latency,
@@ -87,6 +104,12 @@ _PARTS: Final[dict[str, Measure]] = {
     "soak": _soak,
 }
 
+# Of three members; etcd in plaintext takes no part.
+_TRIO_PARTS: Final[dict[str, MeasureTrio]] = {
+    "cluster": _cluster,
+    "failover": _failover,
+    "catchup": _catchup,
+}
 # Only when they are asked for.
 _LONG: Final = ("keys", "pauses", "soak")
 # What every release shows, in one run: calls, watch and keys.
@@ -101,8 +124,10 @@ def main(arguments: Sequence[str]) -> None:
     for turn in range(options.repeat):
         for part in options.parts:
             for contestant in options.contestants:
+                if part in _TRIO_PARTS and contestant is Contestant.PLAIN:
+                    continue
                 try:
-                    for figure in _measure(_PARTS[part], contestant, options):
+                    for figure in _measure(part, contestant, options):
                         figures.append(figure)
                         _tell(figure, turn)
                 except (LoadError, ProcessFailedError, grpc.RpcError) as error:
@@ -118,15 +143,16 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("\n".join(failures))
 
 
-def _measure(
-    measure: Measure, contestant: Contestant, options: argparse.Namespace
-) -> Iterator[Figure]:
+def _measure(part: str, contestant: Contestant, options: argparse.Namespace) -> Iterator[Figure]:
     # A fresh store for each: what one contestant wrote is not another's history.
-    with (
-        tempfile.TemporaryDirectory(prefix="kvsecure-bench-", dir=options.directory) as name,
-        serving(contestant, Path(name) / "server") as server,
-    ):
-        yield from measure(server, Path(name), options)
+    with tempfile.TemporaryDirectory(prefix="kvsecure-bench-", dir=options.directory) as name:
+        directory = Path(name)
+        if part in _TRIO_PARTS:
+            with three_members(contestant, directory / "servers") as trio:
+                yield from _TRIO_PARTS[part](trio, directory, options)
+        else:
+            with serving(contestant, directory / "server") as server:
+                yield from _PARTS[part](server, directory, options)
 
 
 def _tell(figure: Figure, turn: int) -> None:
@@ -146,9 +172,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--part",
         dest="parts",
-        choices=[*_PARTS, _TABLE],
+        choices=[*_PARTS, *_TRIO_PARTS, _TABLE],
         action="append",
-        help="what to measure, may be repeated (default: all but keys, pauses and soak)",
+        help="what to measure, may be repeated (default: all of one member but keys, pauses, soak)",
     )
     parser.add_argument(
         "--keys", type=int, default=1_000_000, help="size of the store of parts keys and pauses"
@@ -157,6 +183,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--connections", type=int, default=5_000, help="idle ones of part connections"
     )
     parser.add_argument("--watchers", type=int, default=10_000, help="of part watchers")
+    parser.add_argument("--runs", type=int, default=20, help="of part failover, of either kind")
+    parser.add_argument("--writes", type=int, default=100_000, help="missed in part catchup")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a run (default: 4)")
     parser.add_argument("--repeat", type=int, default=3, help="turns; medians are shown")
     parser.add_argument(

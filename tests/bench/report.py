@@ -46,6 +46,12 @@ GOALS: Final[dict[str, Goal]] = {
     "1,000,000 keys, served again after": Goal(ratio_max=1.0),
     "1,000,000 keys, memory after": Goal(ratio_max=1.0),
     "1,000,000 keys, written": Goal(ratio_min=1.0),
+    "leader put, 10 x 10": Goal(ratio_min=4.0),
+    "leader get, 10 x 10": Goal(ratio_min=5.0),
+    "follower put, 10 x 10": Goal(ratio_min=1.0),
+    "follower get, 10 x 10": Goal(ratio_min=1.0),
+    "leader killed, until a write": Goal(ratio_max=1.0),
+    "99th percentile, during to before": Goal(value_max=2.0),
 }
 _COLUMNS: Final = tuple(Contestant)
 

@@ -69,6 +69,9 @@ def test_slope_is_that_of_the_line_that_fits() -> None:
         "keys",
         "pauses",
         "soak",
+        "cluster",
+        "failover",
+        "catchup",
     ],
 )
 def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +85,8 @@ def test_part_measures_etcd(part: str, capsys: pytest.CaptureFixture[str]) -> No
             "--keys=2000",
             "--connections=50",
             "--watchers=50",
+            "--runs=1",
+            "--writes=200",
             "--json",
         ]
     )

@@ -117,6 +117,81 @@ def test_members_are_listed(root: Run, member: Member) -> None:
     assert form["is_learner"] is False
 
 
+def test_learner_is_added_with_what_to_start_it_with(root: Run, member: Member) -> None:
+    """What is printed is what etcdctl prints: variables that the new member reads."""
+    peers = f"http://127.0.0.1:{member.peer_port}"
+    url = "https://127.0.0.1:9"
+    (own,) = json.loads(_done(root("member", "list", "--format", "json")).stdout)["members"]
+
+    added = _done(root("member", "add", "m2", "--learner", "--peer-urls", url)).stdout
+    words = added.split()
+    update = root(
+        "member", "update", words[1], "--peer-urls", "https://127.0.0.1:8,https://[::1]:8"
+    )
+    listed = json.loads(_done(root("member", "list", "--format", "json")).stdout)["members"]
+    promoted = root("member", "promote", words[1])
+    removed = _done(root("member", "remove", words[1], "--format", "json")).stdout
+
+    first, *settings = added.splitlines()
+    assert first == f"Member {words[1]} added as learner to cluster {words[-5]}"
+    cluster = {f"m1={peers}", f"m2={url}"}
+    assert settings[:2] == ["", 'ETCD_NAME="m2"']
+    assert set(settings[2].removeprefix("ETCD_INITIAL_CLUSTER=").strip('"').split(",")) == cluster
+    assert settings[3:] == [
+        f'ETCD_INITIAL_ADVERTISE_PEER_URLS="{url}"',
+        'ETCD_INITIAL_CLUSTER_STATE="existing"',
+    ]
+    assert _done(update).stdout == f"Member {words[1]} updated in cluster {words[-5]}\n"
+    assert {tuple(each["peer_urls"]) for each in listed} == {
+        (peers,),
+        ("https://127.0.0.1:8", "https://[::1]:8"),
+    }
+    assert promoted.exit_code == 1
+    assert "etcdserver: can only promote a learner member which is in sync" in promoted.stderr
+    assert json.loads(removed)["members"] == [own]
+
+
+def test_the_only_member_stays(root: Run) -> None:
+    """A cluster is not left without its quorum by a slip."""
+    (own,) = json.loads(_done(root("member", "list", "--format", "json")).stdout)["members"]
+
+    done = root("member", "remove", own["id"])
+
+    assert done.exit_code == 1
+    assert "not enough started members" in done.stderr
+
+
+def test_leadership_is_moved(root: Run) -> None:
+    """Both sides of a transfer are told; who is no member cannot lead."""
+    (own,) = json.loads(_done(root("member", "list", "--format", "json")).stdout)["members"]
+
+    moved = _done(root("move-leader", own["id"])).stdout
+    refused = root("move-leader", "5")
+
+    assert moved == f"Leadership transferred from {own['id']} to {own['id']}\n"
+    assert refused.exit_code == 1
+    assert "bad leader transferee" in refused.stderr
+
+
+def test_leadership_is_not_moved_by_a_follower(run: Run, scripted: ScriptedServer) -> None:
+    """If no endpoint is the leader's, that is what is wrong."""
+    status = maintenance_pb2.StatusResponse(leader=2)
+    status.header.member_id = 1
+    scripted.script("/etcdserverpb.Maintenance/Status", status)
+
+    done = run("--endpoint", scripted.endpoint, "move-leader", "3")
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: none of the endpoints is the leader's\n")
+
+
+@pytest.mark.parametrize("command", [["member", "remove"], ["member", "promote"], ["move-leader"]])
+@pytest.mark.parametrize("text", ["", "xyz", "0" * 17, "-1"])
+def test_member_id_must_be_hexadecimal(run: Run, command: list[str], text: str) -> None:
+    """What is not an id is wrong usage."""
+    assert run(*command, "--", text).exit_code == 2
+
+
 def test_no_alarm_is_no_output(root: Run) -> None:
     """Without alarms there is nothing to print."""
     assert _done(root("alarm", "list")).stdout == ""

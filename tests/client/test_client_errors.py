@@ -50,6 +50,14 @@ def test_read_without_answer_is_unanswered() -> None:
     assert error.outcome is Outcome.UNANSWERED
 
 
+@pytest.mark.parametrize("failure", [Failure.NOT_ENOUGH_STARTED, Failure.UNHEALTHY])
+def test_refusal_whose_code_says_little_is_a_refusal(failure: Failure) -> None:
+    """What etcd refuses under the codes of lost answers is known by its text."""
+    error = error_of_call(failure.code, failure.text, endpoint="a:1", changes=True)
+
+    assert error.outcome is Outcome.REFUSED
+
+
 def test_definite_code_is_a_refusal() -> None:
     """Every code that servers never send for a change they made is a refusal."""
     definite = set(Code) - {

@@ -30,13 +30,6 @@ def test_status_describes_the_member(root: Client, member: Member) -> None:
     assert (status.errors, status.is_learner) == ((), False)
 
 
-def test_members_are_listed(root: Client, member: Member) -> None:
-    """The only member is listed with the address that clients use."""
-    (found,) = root.maintenance.members()
-
-    assert (found.name, found.client_urls) == ("m1", (member.url,))
-
-
 def test_working_member_is_healthy(root: Client, member: Member) -> None:
     """A member that decides reads and has no alarm is healthy."""
     (health,) = root.maintenance.every_health()

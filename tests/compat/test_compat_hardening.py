@@ -11,7 +11,6 @@ import grpc
 import pytest
 from support.bad_requests import prepare
 from support.forbidden_requests import (
-    ABSENT,
     ADMIN_CALLS,
     DENIED,
     LEASE_CALLS,
@@ -25,8 +24,7 @@ from support.servers import Member
 
 from kvsecure.proto import kv_pb2, maintenance_pb2
 
-_ADMIN = {method: request for method, request in ADMIN_CALLS.items() if method not in ABSENT}
-_PROTECTED = {**_ADMIN, **USER_CALLS, **LEASE_CALLS, "kv.Range": kv_pb2.RangeRequest(key=b"a")}
+_PROTECTED = {**ADMIN_CALLS, **USER_CALLS, **LEASE_CALLS, "kv.Range": kv_pb2.RangeRequest(key=b"a")}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,7 @@ def _refusal(pair: Pair, method: str, user: str) -> Refusal | None:
     return None
 
 
-@pytest.mark.parametrize("method", sorted(_ADMIN))
+@pytest.mark.parametrize("method", sorted(ADMIN_CALLS))
 def test_administration_is_for_administrators(alone: Pair, method: str) -> None:
     """A user without role root is denied every call that administers."""
     assert _refusal(alone, method, "web") == DENIED
@@ -61,18 +59,6 @@ def test_administration_is_for_administrators(alone: Pair, method: str) -> None:
 def test_stranger_is_told_nothing(alone: Pair, method: str) -> None:
     """Without a token every call but the public ones is refused for want of a user."""
     assert _refusal(alone, method, NOBODY) == NO_USER
-
-
-@pytest.mark.parametrize("method", sorted(ABSENT))
-@pytest.mark.parametrize("user", ["root", "web", NOBODY])
-def test_absent_method_is_absent_for_everybody(alone: Pair, method: str, user: str) -> None:
-    """What this release does not do it does for nobody, and says so; the list of it is exact."""
-    (client,) = alone.clients(user)
-
-    with pytest.raises(grpc.RpcError) as caught:
-        client.call(method, ADMIN_CALLS[method])
-
-    assert refusal_of(caught.value).code == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize("method", sorted(PUBLIC_CALLS))
@@ -109,8 +95,8 @@ def test_alarm_does_not_open_the_door(subject_type: type[Member], tmp_path: Path
         )
 
         strangers = {method: _refusal(pair, method, NOBODY) for method in _PROTECTED}
-        users = {method: _refusal(pair, method, "web") for method in _ADMIN}
+        users = {method: _refusal(pair, method, "web") for method in ADMIN_CALLS}
 
         assert strangers == dict.fromkeys(_PROTECTED, NO_USER)
-        assert users == dict.fromkeys(_ADMIN, DENIED)
+        assert users == dict.fromkeys(ADMIN_CALLS, DENIED)
         pair.close()

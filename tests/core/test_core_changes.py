@@ -5,7 +5,7 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvsecure.core.changes import MissedChanges, change_at
+from kvsecure.core.changes import MissedChanges, pack_change
 from kvsecure.core.mvcc.index import TOMBSTONE, KeyIndex, position
 from kvsecure.model.keys import Span
 
@@ -14,6 +14,8 @@ _KEYS: Final = [bytes((97 + number,)) for number in range(12)]
 _REVISIONS: Final = st.lists(
     st.lists(st.sampled_from(_KEYS), min_size=1, max_size=4), min_size=1, max_size=30
 )
+# What a change of such a key counts as.
+_CHANGE_BYTES: Final = 74
 _SPANS: Final = st.sampled_from(
     [Span(b"a", None), Span(b"c", b"h"), Span(b"d", b"d\0"), Span(b"a", b"z"), Span(b"e", b"b")]
 )
@@ -82,7 +84,7 @@ def test_missed_changes_are_what_was_written(
         start,
         written.revision,
         keys_per_slice=keys_per_slice,
-        changes_max=changes_max,
+        bytes_max=changes_max * _CHANGE_BYTES,
     )
     got = []
     is_walked = False
@@ -93,7 +95,7 @@ def test_missed_changes_are_what_was_written(
             got += _drain(missed, 2)
         wanted = [change for change in written.write(keys) if span.holds(change[1])]
         if wanted:
-            missed.follow(written.revision, (change_at(*change) for change in wanted))
+            missed.follow(written.revision, (pack_change(*change) for change in wanted))
     while not is_walked:
         is_walked = missed.walk()
     got += _drain(missed, 1_000)
@@ -121,7 +123,9 @@ def test_a_bounded_number_of_missed_changes_is_held() -> None:
     for number in range(10_000):
         written.write([_KEYS[number % 3], _KEYS[3 + number % 3]])
 
-    missed = MissedChanges(written.index, Span(b"a", None), 2, written.revision, changes_max=6_000)
+    missed = MissedChanges(
+        written.index, Span(b"a", None), 2, written.revision, bytes_max=6_000 * _CHANGE_BYTES
+    )
     while not missed.walk():
         pass
     got = _drain(missed, 100_000)
@@ -131,3 +135,22 @@ def test_a_bounded_number_of_missed_changes_is_held() -> None:
     assert got == written.changes[: len(got)]
     assert got[-1][0][:8] <= missed.through.to_bytes(8, "big")
     assert written.changes[len(got)][0][:8] > missed.through.to_bytes(8, "big")
+
+
+def test_a_bounded_number_of_newer_changes_is_noted() -> None:
+    """What is written while a watcher reads history is noted up to a bound, and told through it."""
+    written = _Written()
+    written.write([_KEYS[0]])
+    bytes_max = 20 * _CHANGE_BYTES
+    missed = MissedChanges(written.index, Span(b"a", None), 2, 2, bytes_max=bytes_max)
+    while not missed.walk():
+        pass
+
+    for number in range(100):
+        made = written.write([_KEYS[number % 3]])
+        missed.follow(written.revision, (pack_change(*change) for change in made))
+    got = _drain(missed, 1_000)
+
+    assert not missed.is_following
+    assert got == written.changes[:21]
+    assert missed.through == 22

@@ -7,6 +7,7 @@ import pytest
 from core.cluster_lab import ClusterLab, cluster
 from core.engine_lab import EngineLab, eventually, value_of
 
+from kvsecure.core.raft.status import Role
 from kvsecure.core.relay_codec import Propose, Proposed, decode
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
@@ -91,6 +92,26 @@ def test_member_that_is_cut_off_answers_no_read_and_no_write(tmp_path: Path) -> 
     asyncio.run(act())
 
 
+def test_member_that_is_cut_off_is_out_of_touch_until_it_is_not(tmp_path: Path) -> None:
+    """Who leads and who follows knows within seconds that no majority is there, and that it is."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            members = [lab.leader, lab.followers[0]]
+            await eventually(lambda: all(member.engine.is_in_touch() for member in members))
+            lab.cut(*lab.members)
+            for member in members:
+                # As seconds go by.
+                member.forward_ns += 4_000_000_000
+            await eventually(lambda: not any(m.engine.has_leader for m in members))
+            assert not any(member.engine.is_in_touch() for member in members)
+
+            lab.cut()
+            await eventually(lambda: all(member.engine.is_in_touch() for member in members))
+
+    asyncio.run(act())
+
+
 def test_write_that_waits_for_a_leader_is_carried_out_once(tmp_path: Path) -> None:
     """What a member takes while nobody leads goes to whoever does next, and once."""
 
@@ -129,6 +150,27 @@ def test_write_whose_leader_is_lost_is_finished_once_another_leads(tmp_path: Pat
             assert isinstance(outcome, Refused)
             assert outcome.failure is Failure.TIMEOUT_LEADER_LOST
             assert member.engine.pending_count == 0
+
+    asyncio.run(act())
+
+
+def test_member_whose_leader_is_gone_stands_without_waiting(tmp_path: Path) -> None:
+    """Once no connection to the leader is left, two ticks are enough; one to another is nothing."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            gone = lab.leader.engine.replica.node.member
+            first, second = (member.engine for member in lab.followers)
+            lab.cut(gone)
+
+            first.peering.parted(second.replica.node.member)
+            second.peering.parted(gone)
+            for node in (first.replica.node, second.replica.node):
+                node.tick()
+                node.tick()
+
+            assert first.replica.node.role is Role.FOLLOWER
+            assert second.replica.node.role is Role.PRE_CANDIDATE
 
     asyncio.run(act())
 

@@ -9,12 +9,13 @@ from support.raft_cluster import TICKS, Cluster
 from kvsecure.core.apply import apply
 from kvsecure.core.entry import decode, encode, envelope
 from kvsecure.core.raft.configuration import Configuration
+from kvsecure.core.raft.messages import Append
 from kvsecure.core.raft.status import Role
 from kvsecure.core.reconfiguration import Reconfiguration
 from kvsecure.core.state import State
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Refused
-from kvsecure.model.ids import SYSTEM_TENANT, MemberId
+from kvsecure.model.ids import SYSTEM_TENANT, Index, MemberId
 from kvsecure.proto import state_pb2
 
 _SYSTEM: Final = Caller(SYSTEM_TENANT, Origin.SYSTEM, "", 0)
@@ -173,6 +174,36 @@ def test_several_declarations_become_one_joint_change() -> None:
     assert first == (1, 2, 3, 4)
     assert declared.voters(1) == (1, 2, 4, 5)
     assert declared.settled(1) == [True]
+
+
+def test_a_joint_step_is_not_the_end_of_a_change() -> None:
+    """While the voters of before still count, the change is under way, though it is committed."""
+    declared = _Declared(1, 2, 3)
+    state = declared.states[2]
+    for command in (_add(4), _add(5)):
+        apply(state, _SYSTEM, command, 0)
+    follower = declared.cluster.node(2)
+    joint = follower.configuration.towards([*state.members.voters], ())
+    index = follower.log.last + 1
+    declared.cluster.isolate([2])
+
+    term = follower.term
+    follower.step(
+        Append(
+            sender=MemberId(1),
+            to=MemberId(2),
+            term=term,
+            prev_index=follower.log.last,
+            prev_term=term,
+            entry_term=term,
+            committed=Index(index),
+            entries=[joint.encode()],
+        )
+    )
+    declared.cluster.settle()
+
+    assert (follower.configuration, follower.log.committed) == (joint, index)
+    assert declared.settled(2) == [False]
 
 
 def test_a_learner_is_sent_everything_and_promoted_when_that_is_declared() -> None:

@@ -1,6 +1,7 @@
 """The member's end of scans, with real processes: one at a time, gone afterwards."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_scans_wait_for_each_other_and_not_too_many(tmp_path: Path) -> None:
     asyncio.run(act())
 
 
+def _open_and_gone(directory: Path) -> list[str]:
+    """Return the files below a directory that are deleted, and that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return [each for each in found if each.startswith(str(directory)) and "(deleted)" in each]
+
+
 def test_engine_reads_and_flushes_the_tables_that_took_the_old_ones_place(tmp_path: Path) -> None:
     """Records from before are found after a defragmentation, and new ones reach the new file."""
 
@@ -94,7 +104,8 @@ def test_engine_reads_and_flushes_the_tables_that_took_the_old_ones_place(tmp_pa
                 await scans.defragment()
                 await lab.put(b"after", b"1")
                 await lab.flushed()
-            lab.state.records._cache.clear()
+            assert lab.state.records.cached_bytes == 0
+            await eventually(lambda: not _open_and_gone(tmp_path))
 
             assert value_of(lab.state, b"k7") == b"v" * 5_000
             await scans.survey()

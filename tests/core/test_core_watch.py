@@ -20,6 +20,8 @@ from kvsecure.model.limits import WATCH_QUEUE_BYTES_MAX, WATCH_ROOM_BYTES_MAX
 from kvsecure.proto import kv_pb2, mvcc_pb2, tenant_pb2, watch_pb2
 from kvsecure.security.feeds import Compacted, Feed, Feeds
 
+# What a change of a short key counts as.
+_CHANGE_BYTES: Final = 75
 _BIG: Final = bytes(WATCH_QUEUE_BYTES_MAX * 2 // 5)
 _Create = watch_pb2.WatchCreateRequest
 
@@ -97,7 +99,7 @@ class _WatchMachine(RuleBasedStateMachine):
         self.state = reload(self.tables)
         # Little of either, so that history is read in many slices and walked more than once.
         self.state.hub.keys_per_slice = 2
-        self.state.hub.changes_max = 3
+        self.state.hub.missed_bytes_max = 3 * _CHANGE_BYTES
         self.state.store.deleted_at_once = 1
         carry_out(self.state, 1, tenant_pb2.TenantAddRequest(name="x", root_no_password=True))
         self.feeds = Feeds(_OpenGate(self.state))  # type: ignore[arg-type]  # stands in for it
@@ -389,7 +391,7 @@ def test_watchers_of_one_client_hold_no_more_than_its_room() -> None:
 def test_what_was_too_much_to_note_is_read_as_history() -> None:
     """A watcher that reads history while more happens than it can note misses nothing of it."""
     state = reload(MemoryTables())
-    state.hub.keys_per_slice, state.hub.changes_max = 1, 3
+    state.hub.keys_per_slice, state.hub.missed_bytes_max = 1, 3 * _CHANGE_BYTES
     for number in range(5):
         carry_out(state, 1, kv_pb2.PutRequest(key=b"k%d" % number))
     watcher = Watcher(

@@ -5,11 +5,11 @@ The names follow etcd-surface B.3 and the attack corpus; where there is one, the
 
 import struct
 import time
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from e2e.world import DENIED, INVALID_TOKEN, NOBODY, PASSWORD, Fortress, refused
-from support.forbidden_requests import ABSENT, ADMIN_CALLS, PUBLIC_CALLS, USER_CALLS
+from support.forbidden_requests import ADMIN_CALLS, PUBLIC_CALLS, USER_CALLS
 from support.rpc import Client, Refusal
 from support.streams import WatchScript
 
@@ -22,8 +22,6 @@ from kvsecure.proto import (
     maintenance_pb2,
     tenant_pb2,
 )
-
-_ABSENT: Final = "UNIMPLEMENTED"
 
 
 def _op(**fields: Any) -> kv_pb2.RequestOp:
@@ -264,13 +262,8 @@ def test_strangers_and_users_make_no_call_of_administrators(
 
     of_stranger, of_user = _call(stranger, name, request), _call(web, name, request)
 
-    if name in ABSENT:
-        assert of_stranger is not None
-        assert of_user is not None
-        assert of_stranger.code == of_user.code == _ABSENT
-    else:
-        assert of_stranger == NOBODY
-        assert of_user == DENIED
+    assert of_stranger == NOBODY
+    assert of_user == DENIED
 
 
 @pytest.mark.parametrize("name", sorted(USER_CALLS))

@@ -23,7 +23,7 @@ from support.rpc import Client, Refusal
 from support.servers import KvsecureServer
 
 from kvsecure.model.errors import Failure
-from kvsecure.proto import kv_pb2, lease_pb2, maintenance_pb2, watch_pb2
+from kvsecure.proto import cluster_pb2, kv_pb2, lease_pb2, maintenance_pb2, watch_pb2
 
 _BUMP: Final = 1_000_000_000
 _CANARY: Final = b"canary-4f1b9c"
@@ -93,6 +93,8 @@ def test_restored_cluster_has_everything_and_is_another_one(
         header = root.maintenance.Status(maintenance_pb2.StatusRequest()).header
         assert header.cluster_id != old.cluster_id
         assert header.member_id != old.member_id
+        members = root.cluster.MemberList(cluster_pb2.MemberListRequest(linearizable=True)).members
+        assert [(each.ID, each.name) for each in members] == [(header.member_id, "m1")]
         assert header.revision == old.revision + _BUMP
         assert second.value(second.bearer("web"), b"/app/1") == b"value 201"
         assert refused(lambda: second.value(second.bearer("web"), b"/leased")) == DENIED

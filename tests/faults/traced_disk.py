@@ -135,6 +135,9 @@ class Trace:
 
     def _rename(self, old: str, new: str) -> None:
         node = self._nodes.pop(old)
+        for name in [name for name in self._nodes if name.startswith(old + "/")]:
+            # What is in a directory goes with it.
+            self._nodes[new + name[len(old) :]] = self._nodes.pop(name)
         self._nodes[new] = node
         self._step(Rename(*self._place(old), *self._place(new), node))
 
@@ -158,6 +161,7 @@ class TracedDisk:
         faults: Faults,
         *,
         has_tables: bool = False,
+        tables: str = "tables",
     ) -> None:
         """Listen to everything under a directory.
 
@@ -167,8 +171,10 @@ class TracedDisk:
             next_call: Counts calls.
             faults: What happens at which of them.
             has_tables: Whether LMDB writes in this process.
+            tables: The directory in which it does.
         """
         self._has_tables = has_tables
+        self._tables = tables
         self._root = root
         self._tell = tell
         self._next_call = next_call
@@ -187,6 +193,8 @@ class TracedDisk:
     def open(self, path: Path, flags: int) -> int:
         """Open a file; one that is made is told of."""
         with self._lock:
+            # What LMDB has committed comes before whatever is done with the file now.
+            self.observe()
             is_new = bool(flags & os.O_CREAT) and not path.exists()
             if flags & os.O_CREAT:
                 self._call(takes_room=is_new)
@@ -312,7 +320,7 @@ class TracedDisk:
         """
         if not self._has_tables:
             return
-        tables = next(self._root.glob("**/tables"), self._root)
+        tables = next(self._root.glob(f"**/{self._tables}"), self._root)
         places = {tables / _LMDB, tables / "new" / _LMDB}
         if within is not None:
             places.add(within / _LMDB)

@@ -150,9 +150,15 @@ class _Engine:
         self.statistics = SimpleNamespace(table_bytes_in_use=0)
         self.slicing = _Slicing()
         self.leading = SimpleNamespace(is_own=True)
+        self.unsettled: list[Callable[[], None]] = []
+        self.membership = SimpleNamespace(when_settled=self.unsettled.append)
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
         self.has_leader = True
+        # The ways to others, where a test has any.
+        self.peering: Any = None
+        # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
+        self.replica = SimpleNamespace(node=None)
         self.applied: list[Message] = []
         self.finished: Callable[[Proposal, Any], None]
         self._collected: list[Proposal] = []
@@ -196,6 +202,11 @@ class _Engine:
 
     def can_read_keys(self) -> bool:
         """Say that the keys are good."""
+        return True
+
+    @property
+    def is_alone(self) -> bool:
+        """Say that there is nobody else."""
         return True
 
     @property

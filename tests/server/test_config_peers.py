@@ -89,6 +89,7 @@ def test_plaintext_between_machines_is_never_spoken(url: str, insisting: tuple[s
     text = refused(f"--listen-peer-urls={url}", *insisting)
 
     assert text.startswith(f"{url} would be readable on the network, and whoever reaches it could")
+    assert text.endswith("or leave --listen-peer-urls out: there is no other member")
 
 
 @pytest.mark.parametrize(

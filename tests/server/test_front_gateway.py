@@ -391,6 +391,27 @@ def test_watch_that_is_not_read_costs_a_bounded_place(
     assert sent < 8 * _MIB
 
 
+def test_answer_that_is_read_slowly_comes_whole_before_the_end(
+    member: KvsecureServer, root: Gateway
+) -> None:
+    """A connection that ends with its answer does not end before the answer has been read."""
+    token = f"Authorization: {root.fields['Authorization']}\r\nConnection: close"
+    body = b'{"key":"%b","range_end":"%b"}' % (_b64(b"slow/").encode(), _b64(b"slow0").encode())
+    tls = client_tls(member.authority.certificate, alpn=("http/1.1",))
+    with member.client() as client, SocketPeer(member.port, tls, receive_bytes=65_536) as slow:
+        for number in range(4):
+            request = kv_pb2.PutRequest(key=b"slow/%d" % number, value=bytes(_MIB))
+            client.call("kv.Put", request)
+        slow.send(_post("/v3/kv/range", body, token))
+        answer = _read(slow)
+        content = answer.read(_MIB)
+        # So slow it is: the end of TLS would have been half a second.
+        time.sleep(1.5)
+        content += answer.read()
+
+    assert [len(base64.b64decode(one["value"])) for one in json.loads(content)["kvs"]] == [_MIB] * 4
+
+
 def test_requests_that_do_not_end_are_bounded_together(member: KvsecureServer) -> None:
     """Half requests of many connections do not add up; others are told to come again."""
     tls = client_tls(member.authority.certificate, alpn=("http/1.1",))

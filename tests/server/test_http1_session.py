@@ -79,7 +79,7 @@ class _Lab:
 
     def seconds(self, count: int) -> None:
         for _ in range(count):
-            self.session.second()
+            self.session.second(was_read=False)
 
     def answer(self) -> None:
         self.gate.asked.pop(0).succeed(Answer(1, b""))
@@ -141,7 +141,21 @@ def test_answer_that_is_not_read_ends(lab: _Lab) -> None:
     lab.seconds(_IDLE_S_MAX)
 
     assert lab.session.is_over
-    assert lab.session.is_unread
+    assert lab.session.is_stalled
+
+
+def test_answer_that_is_read_slowly_is_waited_for(lab: _Lab) -> None:
+    """Who goes on reading has its answer whole, also where the connection ends with it."""
+    lab.session.receive(_post(_BODY).replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    lab.answer()
+    lab.session.set_writable(writable=False)
+    for _ in range(10 * _IDLE_S_MAX):
+        lab.session.second(was_read=True)
+        assert not lab.session.is_stalled
+
+    assert lab.session.is_over
+    lab.seconds(_IDLE_S_MAX)
+    assert lab.session.is_stalled
 
 
 def test_what_comes_ahead_is_held_back(lab: _Lab) -> None:

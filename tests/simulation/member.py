@@ -213,6 +213,17 @@ class Member:
         for _ in range(ticks):
             self._now(self._tick)
 
+    def suspect(self, gone: MemberId | None = None) -> None:
+        """Take its leader for gone, rightly or not; only if it is this one, if one is named."""
+
+        def suspect() -> None:
+            running = self._running
+            if running is not None and gone in (None, running.node.leader):
+                running.node.suspect_leader()
+                self._turn()
+
+        self._now(suspect)
+
     def _tick_later(self, running: _Running) -> None:
         delay_us = int(self._around.profile.tick_us / self._clock.rate)
         running.ticking = self._kernel.after(delay_us, self._ticked, running)

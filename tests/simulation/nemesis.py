@@ -22,6 +22,7 @@ __all__ = ["Nemesis", "put_right"]
 
 _JUMP_TICKS_MAX: Final = 40
 _DRIFT: Final = (0.9, 0.95, 1.0, 1.05, 1.1)
+_CLOSED_US_MAX: Final = 30 * MS
 _SLOW_SYNC_US: Final = 400 * MS
 
 
@@ -157,6 +158,11 @@ class Nemesis:
         for member in victims:
             member.crash(is_power_lost=mishap is not Mishap.KILL)
             member.start_later()
+            if mishap is Mishap.KILL:
+                # Its machine goes on and closes its connections, as far as those get through.
+                for other in cluster.members.values():
+                    delay_us = cluster.kernel.chance.randrange(_CLOSED_US_MAX)
+                    cluster.kernel.after(delay_us, other.suspect, member.member)
         return bool(victims)
 
     def _disturb(self, mishap: Mishap) -> bool:
@@ -185,6 +191,8 @@ class Nemesis:
                 member.drift(chance.choice(_DRIFT))
             case Mishap.TABLES:
                 member.write_tables()
+            case Mishap.SUSPECT:
+                member.suspect()
             case _:
                 raise AssertionError(f"nothing is done for {mishap}")
         return True

@@ -51,6 +51,7 @@ class Mishap(Enum):
     REPLACE = "members replaced"
     REPLACE_HALF_WAY = "members replaced, and cut in two"
     TABLES = "tables written"
+    SUSPECT = "leader suspected"
 
 
 _WEIGHTS: Final[dict[Mishap, int]] = {
@@ -80,6 +81,7 @@ _WEIGHTS: Final[dict[Mishap, int]] = {
     Mishap.REPLACE: 2,
     Mishap.REPLACE_HALF_WAY: 2,
     Mishap.TABLES: 2,
+    Mishap.SUSPECT: 2,
 }
 _ALWAYS: Final = frozenset({Mishap.HEAL})
 

@@ -198,6 +198,91 @@ def test_nobody_votes_while_a_leader_is_heard_thesis_4_2_3() -> None:
     assert cluster.node(2).status().dropped[Dropped.DISTURBING] == 2
 
 
+def test_suspicion_makes_a_follower_stand_at_once_thesis_9_6() -> None:
+    """Who has reason to think that the leader is gone does not wait for the timeout."""
+    cluster = _three()
+    cluster.crash(1)
+    for member in (2, 3):
+        cluster.node(member).suspect_leader()
+
+    cluster.pass_time(4)
+
+    assert cluster.leader in {2, 3}
+    assert cluster.node(cluster.leader).term == 2
+
+
+def test_suspicion_ends_when_the_leader_is_heard_section_5_2() -> None:
+    """A heartbeat is better evidence than a connection that broke."""
+    cluster = _three()
+    cluster.node(3).suspect_leader()
+    cluster.hand_over(Heartbeat(MemberId(1), MemberId(3), Term(1), Index(0), Term(0), 0))
+    cluster.hand_over(PreVote(MemberId(2), MemberId(3), Term(2), Index(9), Term(1)))
+    cluster.isolate([3])
+
+    cluster.tick(3, TICKS - 1)
+
+    assert cluster.node(3).role is Role.FOLLOWER
+    assert cluster.node(3).status().dropped[Dropped.DISTURBING] == 1
+
+
+def test_suspicion_of_one_moves_nobody_thesis_4_2_3() -> None:
+    """Those who hear the leader vote for nobody, and who stood in vain follows it again."""
+    cluster = _three()
+    cluster.node(3).suspect_leader()
+
+    cluster.tick(3, 2)
+    stands = cluster.node(3).role
+    cluster.pass_time(2 * TICKS)
+
+    assert stands is Role.PRE_CANDIDATE
+    assert (cluster.leader, cluster.node(1).term, cluster.node(3).leader) == (1, 1, 1)
+
+
+def test_who_suspects_the_leader_votes_for_who_stands_thesis_4_2_3() -> None:
+    """A leader that seems to be gone is not heard, however short ago it was."""
+    cluster = _three()
+    cluster.crash(1)
+    cluster.node(2).suspect_leader()
+
+    cluster.hand_over(PreVote(MemberId(3), MemberId(2), Term(2), Index(9), Term(1)))
+
+    assert cluster.wire[-1:] == [PreVoteReply(MemberId(2), MemberId(3), Term(2), granted=True)]
+
+
+def test_who_has_granted_a_pre_vote_does_not_hurry_section_5_2() -> None:
+    """Of two who suspect the leader the second leaves it to the first: both at once may lose."""
+    cluster = _three()
+    cluster.crash(1)
+    cluster.node(2).suspect_leader()
+    cluster.hand_over(PreVote(MemberId(3), MemberId(2), Term(2), Index(9), Term(1)))
+
+    cluster.tick(2, TICKS - 1)
+
+    assert cluster.node(2).role is Role.FOLLOWER
+
+
+def test_who_follows_nobody_has_nobody_to_suspect_section_5_2() -> None:
+    """A member that has just started waits for the timeout."""
+    cluster = Cluster((1, 2, 3))
+    cluster.node(2).suspect_leader()
+
+    cluster.tick(2, TICKS - 1)
+
+    assert cluster.node(2).role is Role.FOLLOWER
+
+
+def test_learner_that_suspects_the_leader_never_stands_thesis_4_2_1() -> None:
+    """It knows of no leader from then on, and waits."""
+    cluster = Cluster((1, 2), learners=(3,))
+    cluster.elect(1)
+    cluster.isolate([3])
+    cluster.node(3).suspect_leader()
+
+    cluster.tick(3, 2)
+
+    assert (cluster.node(3).role, cluster.node(3).leader) == (Role.FOLLOWER, 0)
+
+
 def test_leader_without_followers_steps_down_thesis_6_2() -> None:
     """A leader that hears of no majority for an election timeout leads no more."""
     cluster = _three()

@@ -62,13 +62,19 @@ class _Storm:
             self._cut()
         elif chance < 0.975:
             cluster.compact(self.random.choice(members))
-        elif chance < 0.98:
-            cluster.install()
         elif chance < 0.985:
-            # A snapshot that comes late, or from whoever had it.
-            cluster.give_snapshot(self.random.choice(members), self.random.choice(members))
+            self._snapshots(chance, members)
         elif chance < 0.99:
             self._change(self.random.choice(members))
+        elif chance < 0.994:
+            cluster.node(self.random.choice(members)).suspect_leader()
+
+    def _snapshots(self, chance: float, members: list[int]) -> None:
+        if chance < 0.98:
+            self.cluster.install()
+        else:
+            # A snapshot that comes late, or from whoever had it.
+            self.cluster.give_snapshot(self.random.choice(members), self.random.choice(members))
 
     def _turn_over(self, members: list[int]) -> None:
         down = sorted(set(self.cluster.disks) - set(members))

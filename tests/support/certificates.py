@@ -1,4 +1,4 @@
-"""Certificates for tests: one authority, a server certificate for loopback, clients by name.
+"""Certificates for tests: one authority, certificates of servers and members, clients by name.
 
 Owns: which certificates the servers under test are given, and where they lie.
 Never: makes a certificate by itself; kvsecure.pki does, so that etcd and grpcio judge its work.
@@ -40,6 +40,17 @@ class Authority:
     def server(self) -> KeyPair:
         """Issue a certificate for a server on loopback."""
         return self._write("server", self._authority.issue(ProfileName.SERVER, "server"))
+
+    def server_at(self, name: str, host: str) -> KeyPair:
+        """Issue a certificate for a server at one address."""
+        issued = self._authority.issue(ProfileName.SERVER, name, hosts=(host,))
+        return self._write(f"server-{name}", issued)
+
+    def peer(self, name: str) -> KeyPair:
+        """Issue a certificate that names one member, to be shown to other members on loopback."""
+        hosts = ("localhost", "127.0.0.1")
+        issued = self._authority.issue(ProfileName.PEER, name, hosts=hosts)
+        return self._write(f"peer-{name}", issued)
 
     def client(self, user: str, tenant: str = "default") -> KeyPair:
         """Issue a certificate that names one user of one tenant."""

@@ -20,7 +20,6 @@ from kvsecure.proto import lease_pb2 as lease
 from kvsecure.proto import maintenance_pb2 as maintenance
 
 __all__ = [
-    "ABSENT",
     "ADMIN_CALLS",
     "DENIED",
     "FORBIDDEN_REQUESTS",
@@ -256,15 +255,6 @@ ADMIN_CALLS: Final[dict[str, Any]] = {
     "cluster.MemberUpdate": cluster.MemberUpdateRequest(ID=1, peerURLs=["http://127.0.0.1:1"]),
     "cluster.MemberPromote": cluster.MemberPromoteRequest(ID=1),
 }
-# Methods of etcd that this release of kvsecure answers to nobody.
-ABSENT: Final = frozenset(
-    {
-        "cluster.MemberAdd",
-        "cluster.MemberPromote",
-        "cluster.MemberRemove",
-        "cluster.MemberUpdate",
-    }
-)
 # What any user may ask, and a stranger may not.
 USER_CALLS: Final[dict[str, Any]] = {
     "maintenance.Status": maintenance.StatusRequest(),

@@ -153,6 +153,10 @@ class ServerProcess:
             self.kill9_all()
             raise ProcessFailedError(f"did not stop:\n{self.log_tail()}") from None
 
+    def terminate(self) -> None:
+        """Ask the process to end, and do not wait for it."""
+        self._running().terminate()
+
     def wait_exit(self, *, deadline_s: float = 30.0) -> int:
         """Wait for the process to end by itself and return its exit status."""
         return self._running().wait(deadline_s)

@@ -147,7 +147,7 @@ class Front:
             services=services,
             turn=turn,
             counts={path: CallCounts() for path in METHODS},
-            observatory=Observatory(Health(world.engine), self._no_numbers),  # type: ignore[arg-type]  # a small engine
+            observatory=Observatory(Health(world.engine, MEMBER), self._no_numbers),  # type: ignore[arg-type]  # a small engine
             now_ns=world.clock,
             streams_max=100,
             request_bytes_max=1_000_000,

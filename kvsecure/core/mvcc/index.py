@@ -39,6 +39,12 @@ _POSITION: Final = struct.Struct(">QI")
 POSITION_BYTES: Final = _POSITION.size
 TOMBSTONE: Final = 0x8000_0000
 
+# Where a head says which lease it has.
+_LEASE_AT: Final = HEAD.size - 8
+_NO_LEASE: Final = bytes(8)
+# The bit of a deletion within the byte that has it.
+_MARK: Final = 0x80
+
 _NOTHING: Final = bytearray()
 _MARKS: Final = bytes(byte >> 7 for byte in range(256))
 
@@ -132,21 +138,25 @@ class KeyIndex:
         return head, old
 
     def load(self, key: bytes, head: bytes) -> None:
-        """Take in a version as it was stored; versions of a key come in order."""
+        """Take in a version as it was stored; versions of a key come in order.
+
+        The index is not to be used before `end_load`.
+        """
         old = self.heads.get(key)
-        deleted = bool(head[8] & 0x80)
-        if old is None:
-            (self.dead if deleted else self.live).add(key)
-        else:
+        if old is not None:
             self._retain(key, old)
-            was_deleted = bool(old[8] & 0x80)
-            if deleted and not was_deleted:
-                self.live.remove(key)
-                self.dead.add(key)
-            elif was_deleted and not deleted:
-                self.dead.remove(key)
-                self.live.add(key)
         self.heads[key] = head
+
+    def end_load(self) -> Iterator[tuple[bytes, int]]:
+        """Put the keys in order, all at once, and yield those with a lease, and which it is."""
+        heads = self.heads
+        # Mostly in order already: the rest of the work is to compare each with the next.
+        keys = sorted(heads)
+        self.live = SortedList(key for key in keys if heads[key][8] < _MARK)
+        self.dead = SortedList(key for key in keys if heads[key][8] >= _MARK)
+        for key in self.live:
+            if heads[key][_LEASE_AT:] != _NO_LEASE:
+                yield key, _head_of(heads[key])[-1]
 
     def at(self, key: bytes, revision: int) -> bytes | None:
         """Return the position of what a key was at a revision, or None if it did not exist then."""

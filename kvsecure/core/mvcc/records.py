@@ -5,16 +5,18 @@
     cache      read from the tables lately                  then here,
     tables     everything older                             then there
 
-Owns: the overlay over the tables, the flush batches, and the bounded cache.
+Owns: the overlay over the tables, and the flush batches.
 Never: decides which records there are; the index does.
 Keeps: a record never changes, so nothing here is ever stale; a record is in one of the overlays
     until the transaction that holds it is durable.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, Protocol, final
 
+from kvsecure.core.mvcc.record_cache import RecordCache
 from kvsecure.model.errors import invariant
 from kvsecure.model.ids import TenantId
 from kvsecure.model.limits import RECORD_CACHE_BYTES_MAX
@@ -42,7 +44,8 @@ _INDEX_BLOCK_ROWS_MAX: Final = 4_096
 _RECORDS_PER_PIECE: Final = 1_000
 _POSITIONS_PER_PIECE: Final = 10_000
 _TENANT_BYTES: Final = 4
-_HEAD_BYTES: Final = 36
+# What stands in front of a key: whose, its head, its length.
+_ROW: Final = struct.Struct(">I36sI")
 _KEY_LENGTH_BYTES: Final = 4
 
 
@@ -70,16 +73,13 @@ def encode_index_row(tenant_prefix: bytes, head: bytes, key: bytes) -> bytes:
 
 def decode_index_block(block: bytes) -> Iterable[tuple[TenantId, bytes, bytes, bytes]]:
     """Yield (tenant, head, key, the encoded row) of each row of a block, in order."""
-    offset = 0
-    head_at = _TENANT_BYTES
-    length_at = head_at + _HEAD_BYTES
-    key_at = length_at + _KEY_LENGTH_BYTES
-    while offset < len(block):
-        tenant = TenantId(int.from_bytes(block[offset : offset + head_at], "big"))
-        head = block[offset + head_at : offset + length_at]
-        length = int.from_bytes(block[offset + length_at : offset + key_at], "big")
-        end = offset + key_at + length
-        yield tenant, head, block[offset + key_at : end], block[offset:end]
+    offset, size = 0, len(block)
+    row_at, key_bytes_at = _ROW.unpack_from, _ROW.size
+    while offset < size:
+        tenant, head, length = row_at(block, offset)
+        key_at = offset + key_bytes_at
+        end = key_at + length
+        yield tenant, head, block[key_at:end], block[offset:end]
         offset = end
 
 
@@ -89,7 +89,6 @@ class Records:
 
     __slots__ = (
         "_cache",
-        "_cache_bytes",
         "_flushing",
         "_flushing_bytes",
         "_source",
@@ -115,8 +114,7 @@ class Records:
         self.flushes_ended = 0
         self._flushing: dict[bytes, tuple[TenantId, bytes]] = {}
         self._flushing_bytes = 0
-        self._cache: dict[bytes, bytes] = {}
-        self._cache_bytes = 0
+        self._cache = RecordCache(RECORD_CACHE_BYTES_MAX)
 
     def get(self, place: bytes, tenant: TenantId) -> bytes:
         """Return the record at a position that the index holds.
@@ -146,7 +144,7 @@ class Records:
         except DamagedRow as damage:
             raise DamagedRecord(str(damage)) from None
         if record is not None:
-            self._remember(place, record)
+            self._cache.add(place, record)
         return record
 
     def destroy(self, places: Iterable[bytes]) -> None:
@@ -158,9 +156,7 @@ class Records:
             fresh = self.fresh.pop(place, None)
             if fresh is not None:
                 self.fresh_bytes -= len(fresh[1])
-            cached = self._cache.pop(place, None)
-            if cached is not None:
-                self._cache_bytes -= len(cached)
+            self._cache.remove(place)
             self.obsolete.append(place)
 
     def begin_flush(self) -> Iterator[bytes]:
@@ -192,8 +188,8 @@ class Records:
         for start in range(0, len(obsolete), _POSITIONS_PER_PIECE):
             places = obsolete[start : start + _POSITIONS_PER_PIECE]
             # Nobody will ask for them again: what the cache holds is what may be asked for.
-            for place in self._cache.keys() & places:
-                self._cache_bytes -= len(self._cache.pop(place))
+            for place in places:
+                self._cache.remove(place)
             yield pack_record_deletions(places)
 
     def end_flush(self) -> None:
@@ -216,20 +212,12 @@ class Records:
     @property
     def cached_bytes(self) -> int:
         """How much of the tables is held in memory."""
-        return self._cache_bytes
+        return self._cache.size_bytes
 
     @property
     def unflushed_bytes(self) -> int:
         """How much is only in memory and in the log."""
         return self.fresh_bytes + self._flushing_bytes
-
-    def _remember(self, place: bytes, record: bytes) -> None:
-        cache = self._cache
-        cache[place] = record
-        self._cache_bytes += len(record)
-        while self._cache_bytes > RECORD_CACHE_BYTES_MAX:
-            # Oldest first: a record that is read again comes back for the price of one look-up.
-            self._cache_bytes -= len(cache.pop(next(iter(cache))))
 
 
 def index_block(rows: list[bytes]) -> Row:

@@ -407,6 +407,9 @@ class Store:
                     orphans = True
                 else:
                     space.index.load(key, head)
+        for space in self._spaces.values():
+            for key, lease in space.index.end_load():
+                space.leases.attach(lease, key)
         for destruction in destructions:
             self._begin_destruction(destruction)
         if compactions:
@@ -416,11 +419,6 @@ class Store:
             self._begin_scrub(Compaction.plain(self.compacted), freed=orphans)
         elif orphans:
             self.slices.append(self._rewrite_blocks())
-        for space in self._spaces.values():
-            for key in space.index.live:
-                newest = space.index.head(key)
-                if newest is not None and newest.lease:
-                    space.leases.attach(newest.lease, key)
 
     # --- within ---------------------------------------------------------------------------------
 

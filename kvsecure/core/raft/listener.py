@@ -139,6 +139,9 @@ class Listener(Participant):
             self._drop(Dropped.DISTURBING)
             return
         granted = message.term > self.term and self._is_up_to_date(message)
+        if granted:
+            # Two who stand at once may both lose.
+            self._election.relent()
         term = message.term if granted else self.term
         self._send(PreVoteReply(self.member, message.sender, term, granted))
 
@@ -153,7 +156,7 @@ class Listener(Participant):
         free = self.vote == NOBODY and self.leader == NOBODY
         if (free or self.vote == message.sender) and self._is_up_to_date(message):
             self.vote = message.sender
-            self._election.elapsed = 0
+            self._election.hear()
             reply = VoteReply(self.member, message.sender, self.term, granted=True)
             self._outbox.hold(reply)
             if self._is_term_durable:
@@ -184,12 +187,13 @@ class Listener(Participant):
             return False
         if self.leader == NOBODY:
             self._follow(sender)
-        self._election.elapsed = 0
+        self._election.hear()
         return True
 
     def _on_append(self, message: Append) -> None:
         if not self._is_led_by(message.sender):
             return
+        committed = self.log.committed
         taken = self._following.take(message)
         if taken is Taken.IMPOSSIBLE:
             self._drop(Dropped.IMPOSSIBLE)
@@ -199,7 +203,10 @@ class Listener(Participant):
             self._note_truncation()
             end = message.prev_index + len(message.entries)
             if end <= self.log.durable and self._is_term_durable:
-                self._acknowledge()
+                # Nobody waits for an answer to the news that something is committed. A leader that
+                # asks what has come has no news, or asks again (see `take_heartbeat_reply`).
+                if message.entries or self.log.committed == committed:
+                    self._acknowledge()
             else:
                 self._following.is_owing = True
 

@@ -1,6 +1,7 @@
 """One member's part in consensus, as a state machine without clock, disk or socket.
 
-    inputs: tick, step, propose, read, transfer, persisted, report_snapshot, restore
+    inputs: tick, step, propose, read, transfer, persisted, report_snapshot, restore,
+        suspect_leader
     outputs: ready (one work order for the disk at a time), take_messages, take_reads,
         take_snapshots; `log.settled` is what may be applied
 
@@ -86,6 +87,17 @@ class Node(Listener):
         self._heartbeat_elapsed += 1
         if self._heartbeat_elapsed >= settings.heartbeat_ticks:
             self._heartbeat()
+
+    def suspect_leader(self) -> None:
+        """Take note that the leader seems to be gone: its connections have broken, both ways.
+
+        Rather than wait for the timeout this member stands within two ticks, and votes for others
+        who do; unless it hears of the leader before. Who hears it all the time votes for nobody
+        (thesis 4.2.3), and a pre-vote that is lost changes nothing (thesis 9.6): a suspicion that
+        is wrong costs next to nothing, and where a majority has it, nothing could be committed.
+        """
+        if self.role is Role.FOLLOWER and self.leader != NOBODY:
+            self._election.suspect()
 
     # --- what the caller wants --------------------------------------------------------------------
 

@@ -39,8 +39,11 @@ def build_peers(
     tls = _tls(settings)
     several = len(cluster.members) > 1
     found: tuple[Endpoint, ...] = ()
+    alone = "" if several else "; or leave --listen-peer-urls out: there is no other member"
     if settings.given("listen-peer-urls") or several or tls is not None:
         found = _endpoints(settings, tls, listen)
+        for endpoint in found:
+            _check_listened(endpoint, tls, alone)
         for url in (url for _, urls in cluster.members for url in urls):
             _check_reached(url, tls)
         if tls is None:
@@ -114,7 +117,6 @@ def _endpoints(settings: Settings, tls: PeerTls | None, listen: Listen) -> tuple
     found = endpoints(urls)
     taken = {endpoint.address for endpoint in listen.everything if endpoint.port}
     for endpoint in found:
-        _check_listened(endpoint, tls)
         if endpoint.address in taken:
             raise ConfigError(f"two listeners cannot share one address: {endpoint.url}")
         if endpoint.port:
@@ -122,7 +124,8 @@ def _endpoints(settings: Settings, tls: PeerTls | None, listen: Listen) -> tuple
     return found
 
 
-def _check_listened(endpoint: Endpoint, tls: PeerTls | None) -> None:
+def _check_listened(endpoint: Endpoint, tls: PeerTls | None, alone: str) -> None:
+    """Refuse to listen where nobody should be heard; to one that is alone there is a way out."""
     if endpoint.path is not None:
         raise ConfigError(f"members listen on http or https: {endpoint.url}")
     if endpoint.scheme.is_secure and tls is None:
@@ -136,7 +139,9 @@ def _check_listened(endpoint: Endpoint, tls: PeerTls | None) -> None:
             "--listen-peer-urls must be https"
         )
     if not endpoint.scheme.is_secure and not endpoint.loopback:
-        raise ConfigError(f"{endpoint.url} would be readable on the network, and {_BELIEVED}")
+        raise ConfigError(
+            f"{endpoint.url} would be readable on the network, and {_BELIEVED}{alone}"
+        )
 
 
 def _check_reached(url: str, tls: PeerTls | None) -> None:

@@ -44,7 +44,9 @@ class Guests:
         on_message: Callable[[int, bytes], None],
         on_bulk: OnBulk,
         on_arrival: Callable[[int], None],
+        on_departure: Callable[[int], None],
         members: Callable[[], bytes | None],
+        note: Callable[[str, dict[str, object]], None],
     ) -> None:
         """Start with none.
 
@@ -53,13 +55,17 @@ class Guests:
             on_message: Told the sender and the bytes of each message.
             on_bulk: Consumes bulk streams.
             on_arrival: Told of a member that has just shown that it is there.
+            on_departure: Told of a member whose connection for messages is gone, and has no other.
             members: Returns who the members are, for a newcomer, or None while that is not known.
+            note: Records that a newcomer was told.
         """
         self.setting = setting
         self.on_message = on_message
         self.on_bulk = on_bulk
         self._on_arrival = on_arrival
+        self._on_departure = on_departure
         self.members = members
+        self.note = note
         self._guests: set[_Guest] = set()
         self._seats: dict[tuple[int, Purpose], Channel] = {}
 
@@ -71,6 +77,10 @@ class Guests:
         """End what says nothing."""
         for guest in list(self._guests):
             guest.tick(now_s)
+
+    def hears(self, member: int) -> bool:
+        """Tell whether a member has a connection for messages here."""
+        return (member, Purpose.MESSAGES) in self._seats
 
     def came(self, guest: "_Guest") -> None:
         """Take note that a connection is there."""
@@ -90,6 +100,8 @@ class Guests:
         self._guests.discard(guest)
         if hello is not None and self._seats.get((hello.sender, hello.purpose)) is channel:
             del self._seats[hello.sender, hello.purpose]
+            if hello.purpose is Purpose.MESSAGES:
+                self._on_departure(hello.sender)
 
 
 @final
@@ -186,6 +198,7 @@ class _Guest:
             _log.error("there are too many members to tell a newcomer", size_bytes=len(content))
             channel.refuse(Refusal.FAILED)
             return
+        ip, port = channel.address
+        self._guests.note("members-told", {"peer": hello.name, "ip": ip, "port": port})
         answer(self._guests.setting, channel, hello)
         channel.write(frame(Kind.MEMBERS, content))
-        _log.info("told who the members are", peer=hello.name, remote=channel.address[0])

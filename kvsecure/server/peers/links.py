@@ -76,6 +76,7 @@ class PeerLinks:
         *,
         on_message: Callable[[int, bytes], None],
         on_change: Callable[[int, bool], None],
+        on_parted: Callable[[int], None] = _ignore,
         on_bulk: OnBulk,
         members: Callable[[], bytes | None] = _unknown,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -99,6 +100,8 @@ class PeerLinks:
                 plaintext, which is spoken over loopback only.
             on_message: Told the sender's id and the bytes of each message, in order.
             on_change: Told a member's id, and whether messages can be sent to it now.
+            on_parted: Told of a member that there was a connection with and is none any more,
+                neither to it nor from it.
             on_bulk: Consumes a bulk stream: sender, subject, pieces. It ends normally when it has
                 read to the end, which is what tells the sender that all is well; a stream that
                 breaks off raises `BulkFailed` from the pieces. It must not take longer than
@@ -113,7 +116,8 @@ class PeerLinks:
                 removed has proved who it is, and nothing more.
             on_cut: Told member (if it got so far), address, port and reason of each connection
                 that was ended for its certificate.
-            note: Records what the credentials took up, and what they could not.
+            note: Records what the credentials took up, and what they could not; and which
+                newcomer was told who the members are.
             timing: The settings of consensus.
             versions: The versions of the protocol that are spoken.
             places: How many connections others may open.
@@ -130,6 +134,7 @@ class PeerLinks:
             _ = credentials.dialing, own.certified
         self._credentials = credentials
         self._on_change = on_change
+        self._on_parted = on_parted
         self._note = note
         self._spawn_vital = spawn_vital
         self._roster = Roster(own)
@@ -146,7 +151,9 @@ class PeerLinks:
             on_cut=on_cut,
             release=self._release,
         )
-        self._guests = Guests(self._setting, on_message, on_bulk, self._hurry, members)
+        self._guests = Guests(
+            self._setting, on_message, on_bulk, self._hurry, self._look, members, note
+        )
         self.refusals = Refusals()
         self._reception = Reception(
             arrive=self._guests.arrive,
@@ -217,7 +224,7 @@ class PeerLinks:
         for member, address in self._roster.peers.items():
             link = self._links.get(member)
             if link is None:
-                self._links[member] = Link(self._setting, member, address, self._on_change)
+                self._links[member] = Link(self._setting, member, address, self._changed)
             else:
                 link.address = address
 
@@ -380,6 +387,16 @@ class PeerLinks:
             else:
                 return sending
         raise failed
+
+    def _changed(self, member: int, is_up: bool) -> None:  # noqa: FBT001 - a link calls it
+        self._on_change(member, is_up)
+        if not is_up:
+            self._look(member)
+
+    def _look(self, member: int) -> None:
+        """Tell that a member is gone, if its last connection is."""
+        if self.up_since_s(member) is None and not self._guests.hears(member):
+            self._on_parted(member)
 
     def _hurry(self, member: int) -> None:
         link = self._links.get(member)

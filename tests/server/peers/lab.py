@@ -92,6 +92,7 @@ class Member:
         self.clock = Clock()
         self.messages: list[tuple[int, bytes]] = []
         self.changes: list[tuple[int, bool]] = []
+        self.parted: list[int] = []
         self.refused: list[str] = []
         self.refused_by: list[tuple[int, Refusal]] = []
         self.cuts: list[tuple[int | None, str]] = []
@@ -257,6 +258,7 @@ class Lab:
             made.credentials,
             on_message=lambda sender, message: made.messages.append((sender, message)),
             on_change=lambda member, reachable: made.changes.append((member, reachable)),
+            on_parted=made.parted.append,
             on_bulk=made.consume,
             members=lambda: made.told,
             spawn=self._tasks.spawn,

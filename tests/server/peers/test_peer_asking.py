@@ -70,6 +70,7 @@ def test_newcomer_with_a_certificate_of_the_cluster_is_told(
             assert told == Told(CLUSTER_ID, 1, "m1", bytes(size_bytes))
             await until(lambda: not first.links._setting.channels, "the end of it")
             assert first.refused == []
+            assert first.notes == ["members-told"]
             assert first.links.known == {2}
 
     play(scene())

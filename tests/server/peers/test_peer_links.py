@@ -61,6 +61,31 @@ def test_largest_message_arrives_whole_and_a_larger_one_is_not_taken(tmp_path: P
     play(scene())
 
 
+def test_member_is_gone_when_no_connection_is_left_either_way(tmp_path: Path) -> None:
+    """One that broke says little; with the last one, it is told once who is gone."""
+
+    async def scene() -> None:
+        async with Lab(tmp_path) as lab:
+            first, second, third = await lab.three()
+
+            (to_first,) = [
+                channel
+                for channel in second.links._setting.channels
+                if channel.member == first.id and channel.source is None
+            ]
+            to_first.abort("broken by the test")
+            await until(lambda: (first.id, False) in second.changes, "the second to notice")
+            after_one = list(second.parted)
+            first.links.close()
+            await until(lambda: first.id in second.parted, "the last connection to break")
+            await until(lambda: first.id in third.parted, "the third to notice")
+
+            assert after_one == []
+            assert (second.parted, third.parted) == ([first.id], [first.id])
+
+    play(scene())
+
+
 def test_member_that_is_removed_is_cut_at_once_in_both_directions(tmp_path: Path) -> None:
     """Nothing it says is heard any more, nothing is sent to it, and the others are not touched."""
 

@@ -1,0 +1,81 @@
+"""Clients that write to a cluster all the while, and what they were told.
+
+Owns: the threads, the keys they write, and which writes were acknowledged.
+Never: judges anything.
+Keeps: no key is written twice, so a write whose answer was lost is not confused with another.
+"""
+
+import contextlib
+import threading
+from types import TracebackType
+from typing import Final, Self, final
+
+import grpc
+from cluster.members import DEADLINE_S, RealCluster
+from support.processes import wait_until
+
+from kvsecure.proto import kv_pb2
+
+__all__ = ["Load"]
+
+_TIMEOUT_S: Final = 3.0
+
+
+@final
+class Load:
+    """A thread for each of some members, which puts one key after the other."""
+
+    def __init__(self, cluster: RealCluster, prefix: bytes) -> None:
+        self.acknowledged: dict[bytes, int] = {}
+        self._cluster = cluster
+        self._prefix = prefix
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(member.name,)) for member in cluster.answering
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_more(self, count: int) -> None:
+        """Wait until that many more writes are acknowledged.
+
+        Raises:
+            TimeoutError: They are not.
+        """
+        target = len(self.acknowledged) + count
+        wait_until(
+            lambda: len(self.acknowledged) >= target,
+            deadline_s=DEADLINE_S,
+            what="acknowledged writes",
+        )
+
+    def lost(self, name: str) -> set[bytes]:
+        """Return the keys whose write was acknowledged and that are not so at this member."""
+        request = kv_pb2.RangeRequest(key=self._prefix, range_end=self._prefix + b"\xff")
+        kvs = self._cluster.client(name).kv.Range(request).kvs
+        there = {bytes(kv.key): kv.mod_revision for kv in kvs}
+        return {key for key, told in self.acknowledged.items() if there.get(key) != told}
+
+    def _run(self, name: str) -> None:
+        client = self._cluster.client(name)
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            key = b"%s/%s/%06d" % (self._prefix, name.encode(), number)
+            with contextlib.suppress(grpc.RpcError):
+                request = kv_pb2.PutRequest(key=key, value=b"v")
+                answer = client.kv.Put(request, timeout=_TIMEOUT_S)
+                self.acknowledged[key] = answer.header.revision
