@@ -2,7 +2,8 @@
 
 Owns: telling whether this member serves.
 Never: needs an identity.
-Follows: the gRPC health checking protocol; the empty service name is the whole server.
+Follows: the gRPC health checking protocol; the empty service name is the whole server. Differs: a
+    learner says that it does not serve, where etcd refuses to say anything.
 """
 
 from typing import Final, final
@@ -46,7 +47,10 @@ def watch(services: Services, call: StreamCall) -> Receiver:
 def _body(services: Services, service: str) -> bytes:
     status = HealthCheckResponse.SERVICE_UNKNOWN
     if service in _SERVICES:
-        serving = services.gate.engine.has_leader
+        # A learner answers next to nobody: whoever looks for a member to ask looks further.
+        gate = services.gate
+        is_learner = gate.engine.state.members.is_learner(gate.facts.member)
+        serving = gate.engine.has_leader and not is_learner
         status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
     return HealthCheckResponse(status=status).SerializeToString()
 

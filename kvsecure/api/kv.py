@@ -7,6 +7,7 @@ Follows: etcd-surface section 1.3.
 
 from collections.abc import Sequence
 
+from kvsecure.api.learning import has_vote
 from kvsecure.api.services import Services
 from kvsecure.api.shape import check_delete, check_put, check_range, check_txn, plain_puts
 from kvsecure.model.burst import GetBurst, PutBurst
@@ -42,6 +43,8 @@ def put(services: Services, asking: Asking, request: PutRequest, content: bytes)
 
 def gets(services: Services, asking: Getting, keys: list[bytes], bytes_max: int) -> int:
     """Answer a burst of plain gets; return how many, from the first on, were taken."""
+    if not has_vote(services):
+        return 0
     return services.gate.bursts.get(asking, GetBurst(keys), bytes_max)
 
 
@@ -52,7 +55,7 @@ def puts(
     requests: Sequence[bytes],
 ) -> bool:
     """Carry out a burst of plain puts; return whether it was taken."""
-    if max(map(len, requests)) > services.request_bytes_max:
+    if max(map(len, requests)) > services.request_bytes_max or not has_vote(services):
         return False
     return services.gate.bursts.put(asking, PutBurst(pairs), requests)
 

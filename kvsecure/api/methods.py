@@ -19,6 +19,7 @@ from kvsecure.api import (
     crypto,
     election,
     health,
+    joining,
     kv,
     lease,
     lock,
@@ -30,6 +31,7 @@ from kvsecure.api import (
     versions,
     watch,
 )
+from kvsecure.api.learning import is_for_learners, stream_with_vote, with_vote
 from kvsecure.api.services import Receiver, Services, StreamCall
 from kvsecure.proto import (
     auth_pb2,
@@ -37,6 +39,7 @@ from kvsecure.proto import (
     crypto_pb2,
     election_pb2,
     health_pb2,
+    joining_pb2,
     kv_pb2,
     lease_pb2,
     lock_pb2,
@@ -122,8 +125,9 @@ _ELECTION: Final = "/v3electionpb.Election/"
 _TENANTS: Final = "/kvsecurepb.Tenants/"
 _CRYPTO: Final = "/kvsecurepb.Crypto/"
 _VERSIONS: Final = "/kvsecurepb.Versions/"
+_JOINING: Final = "/kvsecurepb.Joining/"
 
-METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+_SERVED: Final[Mapping[str, Method]] = MappingProxyType(
     {
         _KV + "Range": _unary(kv_pb2.RangeRequest, kv.range_),
         _KV + "RangeStream": Method(
@@ -236,6 +240,15 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _CRYPTO + "Rotate": _unary(crypto_pb2.CryptoRotateRequest, crypto.rotate),
         _CRYPTO + "Reencrypt": _unary(crypto_pb2.CryptoReencryptRequest, crypto.reencrypt),
         _CRYPTO + "Retire": _unary(crypto_pb2.CryptoRetireRequest, crypto.retire),
+        _JOINING + "TokenAdd": _unary(
+            joining_pb2.JoinTokenAddRequest, joining.token_add, Header.NO_REVISION
+        ),
+        _JOINING + "Authority": _unary(
+            joining_pb2.JoinAuthorityRequest, joining.authority, Header.NONE
+        ),
+        _JOINING + "Redeem": _unary(
+            joining_pb2.JoinRedeemRequest, joining.redeem, Header.NO_REVISION
+        ),
         _VERSIONS + "History": _unary(version_pb2.HistoryRequest, versions.history),
         _VERSIONS + "RevisionAt": _unary(version_pb2.RevisionAtRequest, auth.read),
         _VERSIONS + "RetentionSet": _unary(version_pb2.RetentionSetRequest, versions.retention_set),
@@ -244,6 +257,21 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         _VERSIONS + "Destroy": _unary(version_pb2.DestroyRequest, versions.destroy),
         _VERSIONS + "DestroyStatus": _unary(version_pb2.DestroyStatusRequest, auth.read),
     }
+)
+
+
+def _for_learners(path: str, method: Method) -> Method:
+    """Return a method as it is served where this member may have no vote."""
+    if is_for_learners(path):
+        return method
+    return method._replace(
+        unary=method.unary and with_vote(method.unary),
+        stream=method.stream and stream_with_vote(method.stream),
+    )
+
+
+METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+    {path: _for_learners(path, method) for path, method in _SERVED.items()}
 )
 
 # The services that exist, to tell an unknown method from an unknown service.

@@ -477,6 +477,7 @@ class Engine:
             self._in_turn(self._go_on)
         took_ns = now_ns() - begun_ns
         if took_ns > self._slow_apply_ns:
+            self.statistics.slow_applies += 1
             self._on_slow_apply(took_ns)
         self.leading.look()
         self._tell_readers()

@@ -33,14 +33,13 @@ from kvsecure.model.secret import Secret
 from kvsecure.proto.state_pb2 import Applied
 from kvsecure.storage import rows as tables
 from kvsecure.storage.disk import SYSTEM_DISK, Disk
-from kvsecure.storage.files import StorageError, remove_tree, sync_directory, sync_file
+from kvsecure.storage.files import StorageError, remove_tree
 from kvsecure.storage.rows import NO_SCOPE, Table
 from kvsecure.storage.tables import TableWriter
 
 __all__ = ["Incoming", "Say", "Told", "main", "write_incoming"]
 
 _APPLIED_KEY: Final = b"A"
-_FILE: Final = "data.mdb"
 
 
 class Say(IntEnum):
@@ -105,6 +104,8 @@ def write_incoming(
 ) -> None:
     """Write a state as it comes; it is checked, whole and durable at the end, or gone.
 
+    What a `TableWriter` has written is durable, and so are its names; that of the directory is not.
+
     Args:
         incoming: What is written where.
         pieces: Of the stream.
@@ -122,8 +123,6 @@ def write_incoming(
     disk.make_directory(directory)
     try:
         _write(incoming, pieces, audit_head, disk)
-        sync_file(directory / _FILE, disk)
-        sync_directory(directory, disk)
     except BaseException:
         with contextlib.suppress(OSError):
             remove_tree(directory, disk)

@@ -42,7 +42,10 @@ from kvsecure.core.replica import Proposal, Replica
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import Index, MemberId, TenantId
 
-__all__ = ["NoPeers", "Peering", "Peers"]
+__all__ = ["NoPeers", "Peering", "Peers", "type_answer"]
+
+# Answers a question of another member, at once or later.
+type_answer = Callable[[TenantId, Message, type_answered], None]
 
 # Requests to other members are numbered from somewhere below this.
 _NUMBER_BITS: Final = 56
@@ -123,7 +126,7 @@ class _Member(Protocol):
 class Peering:
     """One member's conversations."""
 
-    __slots__ = ("_member", "_now_ns", "_peers", "_replica", "damaged", "on_ask", "relay")
+    __slots__ = ("_member", "_now_ns", "_peers", "_replica", "answering", "damaged", "relay")
 
     def __init__(
         self, replica: Replica, peers: Peers, member: _Member, now_ns: Callable[[], int]
@@ -143,8 +146,8 @@ class Peering:
         self._now_ns = now_ns
         # How much came that was nothing.
         self.damaged = 0
-        # Answers, at the leader, what another member asks about a tenant's lease.
-        self.on_ask: Callable[[TenantId, Message, type_answered], None] = _ask_nobody
+        # Who answers here what another member asks, by the kind of the question.
+        self.answering: dict[type[Message], type_answer] = {}
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -192,7 +195,7 @@ class Peering:
             self._replica.node.suspect_leader()
 
     def ask(self, tenant: TenantId, request: Message, answered: type_answered) -> None:
-        """Ask the leader, which this member is not, about a lease."""
+        """Ask the leader, which this member is not, what only it knows."""
         leader = self._replica.node.leader
         if leader:
             self.relay.ask(leader, tenant, request, self._now_ns(), answered)
@@ -230,7 +233,8 @@ class Peering:
             case Declined(number, reason):
                 self._declined(list(self.relay.proposed(sender, number)), reason)
             case Ask(number, tenant, request):
-                self.on_ask(tenant, request, partial(self._answer, sender, number))
+                answer_it = self.answering.get(type(request), _answer_nothing)
+                answer_it(tenant, request, partial(self._answer, sender, number))
             case Answer():
                 self.relay.answered(sender, said)
 
@@ -277,5 +281,5 @@ class Peering:
         self._member.drive_soon()
 
 
-def _ask_nobody(_: TenantId, __: Message, answered: type_answered) -> None:
+def _answer_nothing(_: TenantId, __: Message, answered: type_answered) -> None:
     answered(0, Refused(Failure.NOT_LEADER))

@@ -104,11 +104,11 @@ class Relay:
         now_ns: int,
         answered: type_answered,
     ) -> None:
-        """Ask the leader something about a lease.
+        """Ask the leader something.
 
         Args:
             leader: Who that is.
-            tenant: Whose lease.
+            tenant: Whose lease, if it is about one.
             request: What is asked.
             now_ns: Monotonic time in nanoseconds.
             answered: Told the revision and the answer's bytes, or why there is none.

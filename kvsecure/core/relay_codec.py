@@ -1,7 +1,7 @@
 """What a member asks of the leader for its clients, as bytes.
 
     Propose   put these entries into the log            Proposed  they are there, from an index on
-    Ask       what only the leader knows, of leases     Answer    it, or why not
+    Ask       what only the leader knows                Answer    it, or why not
                                                         Declined  nothing was put into the log
 
 Owns: the one form of each of these, told from messages of consensus by their first byte.
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from kvsecure.core.raft.messages import NUMBER_MAX
 from kvsecure.model.errors import Failure
 from kvsecure.model.ids import Index, TenantId, Term
-from kvsecure.proto import lease_pb2
+from kvsecure.proto import lease_pb2, state_pb2
 
 __all__ = [
     "RELAYED",
@@ -50,10 +50,14 @@ _ANSWER: Final = struct.Struct(">BQ")
 
 # What may be asked.
 _ASKED: Final[Mapping[int, type[Message]]] = MappingProxyType(
-    {1: lease_pb2.LeaseKeepAliveRequest, 2: lease_pb2.LeaseTimeToLiveRequest}
+    {
+        1: lease_pb2.LeaseKeepAliveRequest,
+        2: lease_pb2.LeaseTimeToLiveRequest,
+        3: state_pb2.LearnerReadiness,
+    }
 )
 _ASKED_NUMBERS: Final = {kind: number for number, kind in _ASKED.items()}
-# Why the leader cannot tell.
+# Why there is no answer, or which it is.
 _FAILURES: Final[Mapping[int, Failure]] = MappingProxyType(
     {
         1: Failure.NOT_LEADER,
@@ -63,6 +67,10 @@ _FAILURES: Final[Mapping[int, Failure]] = MappingProxyType(
         5: Failure.NO_SPACE,
         6: Failure.STOPPED,
         7: Failure.NO_LEADER,
+        8: Failure.MEMBER_NOT_FOUND,
+        9: Failure.MEMBER_NOT_LEARNER,
+        10: Failure.LEARNER_NOT_READY,
+        11: Failure.NOT_ENOUGH_STARTED,
     }
 )
 _FAILURE_NUMBERS: Final = {failure: number for number, failure in _FAILURES.items()}
@@ -110,7 +118,7 @@ class Declined(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A question of somebody who may ask it, about a lease of a tenant."""
+    """A question of somebody who may ask it, about a lease of a tenant or about a learner."""
 
     number: int
     tenant: TenantId

@@ -21,6 +21,7 @@ class EngineStatistics:
         "log_bytes",
         "pauses",
         "proposals_failed",
+        "slow_applies",
         "syncs",
         "table_bytes",
         "table_bytes_in_use",
@@ -29,6 +30,7 @@ class EngineStatistics:
     def __init__(self) -> None:
         self.proposals_failed = 0
         self.leader_changes = 0
+        self.slow_applies = 0
         self.log_bytes = 0
         # Of the log process, and of the table process.
         self.syncs = Histogram(DISK_BUCKETS_S)

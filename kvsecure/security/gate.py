@@ -140,7 +140,7 @@ class Gate:
             asked: What is decided and recorded, where the command is what it comes to.
         """
         decided = command if asked is None else asked
-        if self._may_be_too_early(asking, decided):
+        if self.may_be_too_early(asking, decided):
             resume = partial(self.submit, asking, command, request, asked)
             self.when_readable(asking, decided, resume)
             return
@@ -529,7 +529,7 @@ class Gate:
         session = self._identify(asking, request)
         return session if session is not None and self._allows(asking, session, request) else None
 
-    def _may_be_too_early(self, asking: Asking, request: Message) -> bool:
+    def may_be_too_early(self, asking: Asking, request: Message) -> bool:
         """Tell whether a request would be refused for what this member may not have heard of yet.
 
         That somebody may is decided again when it is applied; that somebody may not is final.

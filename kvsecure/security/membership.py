@@ -7,20 +7,23 @@ Follows: etcd's server.go (mayAddMember, mayRemoveMember, mayPromote) and etcd-s
     are is decided again where it is applied.
 """
 
-from collections.abc import Callable
-from typing import Final, final
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final, cast, final
 
 from google.protobuf.message import Message
 
 from kvsecure.core.members import Members, added_member_id
 from kvsecure.core.raft.status import Role
+from kvsecure.core.relay import type_answered
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.ids import MemberId
+from kvsecure.model.ids import SYSTEM_TENANT, MemberId, TenantId
 from kvsecure.model.limits import LEARNERS_MAX, REQUEST_TIMEOUT_S
 from kvsecure.proto import cluster_pb2, state_pb2
-from kvsecure.security.asking import Asking
+from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.gate import Gate
+from kvsecure.security.session import Session
 
 __all__ = ["Membership"]
 
@@ -66,6 +69,8 @@ class Membership:
         self._listens = listens
         self._is_strict = is_strict
         self._learners_max = learners_max
+        # Whether it is being declared that a learner votes.
+        self._is_promoting = False
 
     def add(self, asking: Asking, request: cluster_pb2.MemberAddRequest) -> None:
         """Make somebody a member, under an id of ours.
@@ -85,6 +90,66 @@ class Membership:
             whose, request, command, lambda: self._check_add(is_learner=request.isLearner)
         )
 
+    def add_joining(self, waiting: Awaiting, name: str, peer_urls: Sequence[str]) -> None:
+        """Make somebody a learner who has shown that it may become a member.
+
+        Somebody of this name with these URLs who was added, and has never started, is taken for the
+        same: its answer may have been lost.
+
+        Args:
+            waiting: Is answered once it is declared; who decided about it is not asked here.
+            name: What it will call itself.
+            peer_urls: Where other members will reach it.
+        """
+        urls = sorted(peer_urls)
+        for each in self._members:
+            if name in {each.name, f"{each.id:x}"}:
+                is_same = each.is_joining and not each.client_urls and each.peer_urls == urls
+                if is_same:
+                    waiting.succeed(Answer(self._gate.engine.state.store.revision, b""))
+                else:
+                    waiting.fail(Refused(Failure.JOIN_REJECTED, "the name is another member's"))
+                return
+        record = state_pb2.Member(
+            id=added_member_id(urls, self._wall_ns() // _NS),
+            name=name,
+            peer_urls=urls,
+            is_learner=True,
+            is_joining=True,
+        )
+        command = state_pb2.MemberAdd(member=record, learners_max=self._learners_max)
+        try:
+            self._check_add(is_learner=True)
+        except Refused as refused:
+            waiting.fail(refused)
+            return
+        # Who waits is told of a refusal as well.
+        with contextlib.suppress(Refused):
+            self._gate.submit_system(SYSTEM_TENANT, command, waiting)
+        self._gate.schedule()
+
+    def promote_joined(self) -> None:
+        """Let learners vote who came to vote and are in step; call this about once a second.
+
+        Whoever leads does it: it alone knows how far they are.
+        """
+        if self._is_promoting:
+            return
+        for each in self._members:
+            # One that has not said where its clients come has not started.
+            if not (each.is_joining and each.is_learner and each.client_urls):
+                continue
+            with contextlib.suppress(Refused):
+                self._check_promote(each.id)
+                self._is_promoting = True
+                command = state_pb2.MemberPromote(id=each.id)
+                self._gate.submit_system(SYSTEM_TENANT, command, _Told(self._promoted))
+                self._gate.schedule()
+            return
+
+    def _promoted(self) -> None:
+        self._is_promoting = False
+
     def remove(self, asking: Asking, request: cluster_pb2.MemberRemoveRequest) -> None:
         """Make somebody a member no more."""
         command = state_pb2.MemberRemove(id=request.ID)
@@ -99,11 +164,42 @@ class Membership:
         self._declare(asking, request, command, lambda: None)
 
     def promote(self, asking: Asking, request: cluster_pb2.MemberPromoteRequest) -> None:
-        """Let a learner vote that is in step."""
-        command = state_pb2.MemberPromote(id=request.ID)
-        self._declare(
-            self._settling(asking), request, command, lambda: self._check_promote(request.ID)
-        )
+        """Let a learner vote that is in step; only the leader knows whether it is."""
+        session = self._admit(asking, request, lambda: self.promote(asking, request))
+        if session is None:
+            return
+        engine, member = self._gate.engine, request.ID
+
+        def go_on(check: Callable[[], None]) -> None:
+            command = state_pb2.MemberPromote(id=member)
+            self._carry_out(self._settling(asking), session, command, request, check)
+
+        def answered(_: int, came: bytes | Refused) -> None:
+            def check() -> None:
+                if isinstance(came, Refused):
+                    raise came
+
+            go_on(check)
+            self._gate.schedule()
+
+        if engine.replica.node.role is Role.LEADER:
+            go_on(lambda: self._check_promote(member))
+        else:
+            engine.peering.ask(SYSTEM_TENANT, state_pb2.LearnerReadiness(id=member), answered)
+
+    def answer_member(self, _: TenantId, request: Message, answered: type_answered) -> None:
+        """Answer another member, as the leader, whether a learner may vote by now."""
+        engine = self._gate.engine
+
+        def resume() -> None:
+            try:
+                self._check_promote(cast("state_pb2.LearnerReadiness", request).id)
+            except Refused as refused:
+                answered(0, refused)
+            else:
+                answered(engine.state.store.revision, b"")
+
+        engine.when_readable(resume, lambda refused: answered(0, refused))
 
     # --- checks ---------------------------------------------------------------------------------
 
@@ -139,10 +235,11 @@ class Membership:
             raise Refused(Failure.UNHEALTHY)
 
     def _check_promote(self, member: int) -> None:
-        """Check whom a learner's vote would hold up; only its leader knows how far it is."""
+        """Check whom a learner's vote would hold up."""
         node = self._gate.engine.replica.node
         if node.role is not Role.LEADER:
-            raise Refused(Failure.NOT_LEADER)
+            # It has just ceased to: whoever asked can try again.
+            raise Refused(Failure.NO_LEADER)
         record = self._members.get(member)
         if record is None:
             raise Refused(Failure.MEMBER_NOT_FOUND)
@@ -175,14 +272,48 @@ class Membership:
     def _declare(
         self, asking: Asking, asked: Message, command: Message, check: Callable[[], None]
     ) -> None:
-        session = self._gate.admit(asking, asked)
+        session = self._admit(asking, asked, lambda: self._declare(asking, asked, command, check))
         if session is not None:
-            self._gate.carry_out(
-                asking, session, command, command.SerializeToString(), asked, check=check
-            )
+            self._carry_out(asking, session, command, asked, check)
+
+    def _admit(self, asking: Asking, asked: Message, again: Callable[[], None]) -> Session | None:
+        """Identify and decide; None if that was answered, or is done again a little later."""
+        if self._gate.may_be_too_early(asking, asked):
+            self._gate.when_readable(asking, asked, again)
+            return None
+        return self._gate.admit(asking, asked)
+
+    def _carry_out(
+        self,
+        asking: Asking,
+        session: Session,
+        command: Message,
+        asked: Message,
+        check: Callable[[], None],
+    ) -> None:
+        text = command.SerializeToString()
+        self._gate.carry_out(asking, session, command, text, asked, check=check)
 
     def _settling(self, asking: Asking) -> "_Settling":
         return _Settling(self._gate, asking, self._later)
+
+
+@final
+class _Told:
+    """Waits for what became of a command, whatever that is."""
+
+    __slots__ = ("_act",)
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def succeed(self, _: Answer) -> None:
+        """Go on."""
+        self._act()
+
+    def fail(self, _: Refused) -> None:
+        """Go on: it is looked at again."""
+        self._act()
 
 
 def _majority(members: int) -> int:

@@ -26,6 +26,7 @@ from kvsecure.crypto.signing import SigningKey
 from kvsecure.model.ids import DEFAULT_TENANT, Index, Term
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
+from kvsecure.proto import lease_pb2, state_pb2
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
@@ -39,6 +40,7 @@ from kvsecure.security.queues import Queues
 from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
+from kvsecure.server.admission import TokenAdmission
 from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.backup_keys import backup_job
 from kvsecure.server.beginning import beginning_of
@@ -81,6 +83,7 @@ _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
 _PURGE_SCAN_S: Final = 0.1
 _INTRODUCTION_S: Final = 1.0
+_PROMOTION_S: Final = 0.5
 
 _log = log("server")
 
@@ -153,7 +156,6 @@ def assemble(
     peer_port = _peer_port(config, directory, tasks, on_fatal)
     engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
-    engine.peering.on_ask = gate.leases.answer_member
     feeds = Feeds(gate)
     scans = Scans(engine, _tables_of(config, directory))
     receiving = _receiving(config, directory, engine, gate, begin_anew)
@@ -169,10 +171,19 @@ def assemble(
     services = _services(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
-    front = front_end(config, directory.identity.trust_domain, services, turn, tasks, credentials)
+    engine.peering.answering |= {
+        lease_pb2.LeaseKeepAliveRequest: gate.leases.answer_member,
+        lease_pb2.LeaseTimeToLiveRequest: gate.leases.answer_member,
+        state_pb2.LearnerReadiness: services.membership.answer_member,
+    }
+    front = front_end(
+        *(config, directory.identity.trust_domain, services, turn, tasks, credentials),
+        peer_port.links,
+    )
     _add_periodic_work(config, engine, gate, turn)
     introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
     engine.timers.every(_INTRODUCTION_S, introduction.look)
+    engine.timers.every(_PROMOTION_S, services.membership.promote_joined)
     engine.timers.every(_STALE_SCAN_S, feeds.wake_stale)
     engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
     engine.timers.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
@@ -323,20 +334,22 @@ def _services(
     def later(delay_s: float, act: Callable[[], None]) -> Callable[[], None]:
         return loop.call_later(delay_s, act).cancel
 
+    membership = Membership(
+        gate,
+        wall_ns=time.time_ns,
+        later=later,
+        active=peer_port.long_active,
+        listens=bool(config.peers.listen),
+        is_strict=config.cluster.strict_reconfig_check,
+    )
     return Services(
         gate=gate,
         ranges=LongRanges(gate, in_turn),
         feeds=feeds,
         queues=Queues(gate, at_turn_end=turn.at_end, in_turn=in_turn),
         upkeep=upkeep,
-        membership=Membership(
-            gate,
-            wall_ns=time.time_ns,
-            later=later,
-            active=peer_port.long_active,
-            listens=bool(config.peers.listen),
-            is_strict=config.cluster.strict_reconfig_check,
-        ),
+        membership=membership,
+        admission=TokenAdmission(config, gate, membership, time.time_ns),
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
         in_turn=in_turn,

@@ -20,6 +20,7 @@ from kvsecure.server.http2 import Shared
 from kvsecure.server.identity import IdentityOf, fingerprint_of
 from kvsecure.server.observatory import Observatory
 from kvsecure.server.peer_connection import ListenerStatistics
+from kvsecure.server.peers import PeerLinks
 from kvsecure.server.places import PlaceBounds, Refusals
 from kvsecure.server.snapshot import snapshot_of
 from kvsecure.server.tasks import Tasks
@@ -52,6 +53,7 @@ def front_end(
     turn: Turn,
     tasks: Tasks,
     credentials: Credentials | None,
+    links: PeerLinks,
 ) -> FrontEnd:
     """Put the front end together.
 
@@ -62,22 +64,18 @@ def front_end(
         turn: Where answers wait.
         tasks: What the member does besides answering.
         credentials: What is shown to peers, and whom we trust; None if nobody speaks TLS.
+        links: The ways to the other members, whose numbers are shown.
     """
     limits = config.limits
     timed = config.logging.metrics is MetricsDetail.EXTENSIVE
     counts = {path: CallCounts(Histogram(METHOD_BUCKETS_S) if timed else None) for path in METHODS}
     calls_statistics, pages_statistics = ListenerStatistics(), ListenerStatistics()
-    refusals, health = Refusals(), Health(services.gate.engine)
+    refusals, health = Refusals(), Health(services.gate.engine, services.gate.facts.member)
     observatory = Observatory(
         health,
         lambda: snapshot_of(
-            services.gate,
-            services.feeds,
-            counts,
-            (calls_statistics, pages_statistics),
-            refusals,
-            health.counts,
-            credentials,
+            *(services.gate, services.feeds, counts, (calls_statistics, pages_statistics)),
+            *(refusals, health.counts, credentials, links),
         ),
     )
     gateway = Gateway(

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.state import State
 from kvsecure.model.errors import Failure
-from kvsecure.model.ids import DEFAULT_TENANT
+from kvsecure.model.ids import DEFAULT_TENANT, MemberId
 from kvsecure.model.keys import span_of
 from kvsecure.proto import maintenance_pb2
 from kvsecure.storage.files import StorageError
@@ -93,10 +93,17 @@ class HealthCounts:
 class Health:
     """The health of one member."""
 
-    __slots__ = ("_engine", "_pages", "counts")
+    __slots__ = ("_engine", "_member", "_pages", "counts")
 
-    def __init__(self, engine: _Engine) -> None:
+    def __init__(self, engine: _Engine, member: MemberId) -> None:
+        """Begin to count.
+
+        Args:
+            engine: Is asked for the state, and about the others.
+            member: Whose health it is.
+        """
         self._engine = engine
+        self._member = member
         self.counts = HealthCounts()
         self._pages: dict[str, dict[str, _Check]] = {
             "livez": {"serializable_read": self._local_read},
@@ -202,8 +209,9 @@ class Health:
         return self._local_read() if self._engine.is_in_touch() else Failure.TIMEOUT.text
 
     def _learning(self) -> str:
-        """Tell whether this member has no vote: `core.raft.node` starts with voters only."""
-        return _FINE
+        """Tell whether this member has no vote: it answers next to nobody then."""
+        is_learner = self._engine.state.members.is_learner(self._member)
+        return "not supported for learner" if is_learner else _FINE
 
 
 def _names(asked: dict[str, list[str]], key: str) -> frozenset[str]:

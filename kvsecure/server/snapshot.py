@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from kvsecure.api.methods import METHODS
+from kvsecure.core.engine import Engine
 from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_CLUSTER_VERSION_SHORT, ETCD_VERSION
 from kvsecure.security.feeds import Feeds
@@ -16,9 +17,11 @@ from kvsecure.server.calls import CallCounts
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.health import HealthCounts
 from kvsecure.server.peer_connection import ListenerStatistics
+from kvsecure.server.peers import PeerLinks
+from kvsecure.server.peers.counts import PeerCounts
 from kvsecure.server.places import Refusals
 from kvsecure.telemetry.log import statistics as log_statistics
-from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, Snapshot
+from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, PeerNumbers, Snapshot
 
 __all__ = ["snapshot_of"]
 
@@ -35,6 +38,7 @@ def snapshot_of(
     refusals: Refusals,
     health: HealthCounts,
     credentials: Credentials | None,
+    links: PeerLinks,
 ) -> Snapshot:
     """Return the numbers of this moment."""
     engine = gate.engine
@@ -55,6 +59,7 @@ def snapshot_of(
         proposals_applied=node.log.applied,
         proposals_pending=engine.pending_count,
         proposals_failed=disk.proposals_failed,
+        slow_applies=disk.slow_applies,
         puts=done(_KV + "Put"),
         deletes=done(_KV + "DeleteRange"),
         txns=done(_KV + "Txn"),
@@ -94,7 +99,7 @@ def snapshot_of(
             if each.times is not None
         },
     )
-    snapshot = _with_front(snapshot, refusals, health)
+    snapshot = _with_cluster(_with_front(snapshot, refusals, health), engine, links)
     return snapshot if credentials is None else _with_credentials(snapshot, credentials)
 
 
@@ -110,6 +115,16 @@ def _with_front(snapshot: Snapshot, refusals: Refusals, health: HealthCounts) ->
     )
 
 
+def _with_cluster(snapshot: Snapshot, engine: Engine, links: PeerLinks) -> Snapshot:
+    """Return the numbers with those of several members."""
+    return replace(
+        snapshot,
+        is_learner=engine.state.members.is_learner(engine.replica.node.member),
+        leader_changes=engine.statistics.leader_changes,
+        peers=dict(_peers(links)),
+    )
+
+
 def _with_credentials(snapshot: Snapshot, credentials: Credentials) -> Snapshot:
     """Return the numbers with those of TLS."""
     return replace(
@@ -120,6 +135,33 @@ def _with_credentials(snapshot: Snapshot, credentials: Credentials) -> Snapshot:
         tls_certificate_expires_s=credentials.expires_s,
         tls_next_list_s=credentials.next_list_s,
     )
+
+
+def _peers(links: PeerLinks) -> Iterator[tuple[str, PeerNumbers]]:
+    known, active, counts = links.known, links.active, links.counts.peers
+    for member in sorted(known | counts.keys()):
+        numbers = counts.get(member) or PeerCounts()
+        yield (
+            f"{member:x}",
+            PeerNumbers(
+                is_known=member in known,
+                is_active=member in active,
+                disconnections=numbers.disconnections,
+                sent_bytes=numbers.sent_bytes,
+                received_bytes=numbers.received_bytes,
+                sent_failures=numbers.sent_failures,
+                received_failures=numbers.received_failures,
+                round_trip=numbers.round_trip.view(),
+                snapshots_sending=numbers.bulk_sending,
+                snapshots_sent=numbers.bulk_sent,
+                snapshot_send_failures=numbers.bulk_send_failures,
+                snapshot_send=numbers.bulk_send.view(),
+                snapshots_receiving=numbers.bulk_receiving,
+                snapshots_received=numbers.bulk_received,
+                snapshot_receive_failures=numbers.bulk_receive_failures,
+                snapshot_receive=numbers.bulk_receive.view(),
+            ),
+        )
 
 
 def _handled(counts: Mapping[str, CallCounts]) -> Iterator[tuple[GrpcOutcome, int]]:

@@ -1,8 +1,7 @@
 """Tables that take the place of others: another member's state, between two lives of this one.
 
     tables.incoming     being written; of no use to anybody until it has another name
-    tables.installed    whole and durable: at the next start they are the tables
-    tables.replaced     what they take the place of, on its way out
+    tables.installed    whole and durable: the next start removes the tables, and these are them
 
 Owns: these names, and the order of the steps from one to the next.
 Never: looks into tables.
@@ -23,7 +22,6 @@ __all__ = ["discard_incoming", "incoming_of", "install", "take_effect"]
 _TABLES: Final = "tables"
 _INCOMING: Final = "tables.incoming"
 _INSTALLED: Final = "tables.installed"
-_REPLACED: Final = "tables.replaced"
 
 
 def incoming_of(directory: Path) -> Path:
@@ -53,7 +51,7 @@ def install(directory: Path, disk: Disk = SYSTEM_DISK) -> None:
 
 
 def take_effect(directory: Path, disk: Disk = SYSTEM_DISK) -> bool:
-    """Let installed tables take the place of those that are there, and remove what is left over.
+    """Let installed tables take the place of those that are there; remove incoming ones.
 
     To be called at every start, before the tables are opened.
 
@@ -66,16 +64,12 @@ def take_effect(directory: Path, disk: Disk = SYSTEM_DISK) -> bool:
     tables, installed = directory / _TABLES, directory / _INSTALLED
     is_installed = installed.is_dir()
     if is_installed:
-        if tables.is_dir():
-            remove_tree(directory / _REPLACED, disk)
-            disk.rename(tables, directory / _REPLACED)
-            # One name after the other: what a crash leaves, a start has seen.
-            sync_directory(directory, disk)
+        # Whoever gave it this name may have been killed before that was durable. Once it is, the
+        # tables may go: whatever a crash leaves of them, the next start begins here again.
+        sync_directory(directory, disk)
+        remove_tree(tables, disk)
         disk.rename(installed, tables)
-    # Whoever renamed them before may have been killed before that was durable.
-    sync_directory(directory, disk)
-    for left in (_REPLACED, _INCOMING):
-        # What stays takes room and does no harm; the next start tries again.
-        with contextlib.suppress(OSError):
-            remove_tree(directory / left, disk)
+    # What stays takes room and does no harm; the next start tries again.
+    with contextlib.suppress(OSError):
+        discard_incoming(directory, disk)
     return is_installed

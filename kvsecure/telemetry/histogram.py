@@ -7,6 +7,7 @@ Never: touches prometheus_client, a lock or a clock.
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, final
 
 __all__ = [
@@ -50,6 +51,11 @@ class HistogramView:
     counts: tuple[int, ...]
     sum_s: float
 
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return how many observations were within each bound, under the bound's text."""
+        bounds = (*(_bound(bound_s) for bound_s in self.bounds_s), "+Inf")
+        return list(zip(bounds, accumulate(self.counts), strict=True))
+
 
 @final
 class Histogram:
@@ -70,3 +76,8 @@ class Histogram:
     def view(self) -> HistogramView:
         """Return the counts of this moment."""
         return HistogramView(bounds_s=self._bounds_s, counts=tuple(self._counts), sum_s=self._sum_s)
+
+
+def _bound(bound_s: float) -> str:
+    # Go prints 1 where Python prints 1.0, and a series is matched by its text.
+    return f"{bound_s:.12g}"

@@ -3,12 +3,11 @@
 Owns: the names, types, labels and texts of every metric.
 Never: keeps a number: each scrape asks for a snapshot, so that the hot path pays nothing.
 Follows: etcd 3.5's metrics, types included, so that its alerts and dashboards work unchanged;
-    differs: what belongs to Go, to bbolt or to peers is not there.
+    differs: what belongs to Go or to bbolt is not there.
 Keeps: no `_created` series; labels come from closed sets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import accumulate
 from typing import Final, final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from kvsecure.telemetry.histogram import HistogramView
+from kvsecure.telemetry.peer_metrics import nameless_peer_totals, peer_metrics
 from kvsecure.telemetry.snapshot import GrpcMethod, Snapshot
 
 __all__ = ["CONTENT_TYPE", "MemberCollector", "render"]
@@ -64,6 +64,7 @@ class MemberCollector(Collector):
         yield from _store(snapshot)
         yield from _disk(snapshot)
         yield from _watches_and_leases(snapshot)
+        yield from peer_metrics(snapshot.member_id, snapshot.peers)
         yield from _health(snapshot)
         yield from _security(snapshot)
         yield from _grpc(snapshot)
@@ -178,6 +179,7 @@ def _nameless_totals(s: Snapshot) -> Iterator[bytes]:
         ("etcd_server_health_failures", "Times that /health was not well.", s.health_failures),
     ):
         yield f"# HELP {name} {text}\n# TYPE {name} counter\n{name} {count}.0\n".encode()
+    yield from nameless_peer_totals(s.peers)
 
 
 def _security(s: Snapshot) -> Iterator[Metric]:
@@ -265,7 +267,7 @@ def _grpc(s: Snapshot) -> Iterator[Metric]:
             "grpc_server_handling_seconds", "Time of calls.", labels=_METHOD_LABELS
         )
         for grpc_method, view in s.grpc_handling.items():
-            times.add_metric(_labels(grpc_method), _cumulative(view), view.sum_s)
+            times.add_metric(_labels(grpc_method), view.cumulative(), view.sum_s)
         yield times
 
 
@@ -297,14 +299,4 @@ def _labelled(name: str, text: str, value: str) -> Metric:
 
 
 def _histogram(name: str, text: str, view: HistogramView) -> Metric:
-    return HistogramMetricFamily(name, text, buckets=_cumulative(view), sum_value=view.sum_s)
-
-
-def _cumulative(view: HistogramView) -> list[tuple[str, float]]:
-    bounds = (*(_bound(bound) for bound in view.bounds_s), "+Inf")
-    return list(zip(bounds, accumulate(view.counts), strict=True))
-
-
-def _bound(bound_s: float) -> str:
-    # Go prints 1 where Python prints 1.0, and a series is matched by its text.
-    return f"{bound_s:.12g}"
+    return HistogramMetricFamily(name, text, buckets=view.cumulative(), sum_value=view.sum_s)

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 from kvsecure.telemetry.histogram import DISK_BUCKETS_S, PAUSE_BUCKETS_S, Histogram, HistogramView
 
-__all__ = ["GrpcMethod", "GrpcOutcome", "HealthOutcome", "Snapshot"]
+__all__ = ["GrpcMethod", "GrpcOutcome", "HealthOutcome", "PeerNumbers", "Snapshot"]
 
 _NO_DISK_TIMES = Histogram(DISK_BUCKETS_S).view()
 _NO_PAUSES = Histogram(PAUSE_BUCKETS_S).view()
@@ -52,6 +52,40 @@ class HealthOutcome(NamedTuple):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerNumbers:
+    """What has passed between this member and one other.
+
+    Attributes:
+        is_known: Whether there is a way to it; not any more once it is removed.
+        is_active: Whether it can be reached.
+        disconnections: How often it could not be reached any more.
+        sent_bytes: Before TLS, as what was received.
+        sent_failures: Messages that were dropped.
+        received_failures: Connections that ended for what was received.
+        snapshots_sending: Applied states on their way to it; the rest of them counts those that
+            got there, those that did not, and how long they took.
+    """
+
+    is_known: bool
+    is_active: bool
+    disconnections: int
+    sent_bytes: int
+    received_bytes: int
+    sent_failures: int
+    received_failures: int
+    round_trip: HistogramView
+    snapshots_sending: int
+    snapshots_sent: int
+    snapshot_send_failures: int
+    snapshot_send: HistogramView
+    snapshots_receiving: int
+    snapshots_received: int
+    snapshot_receive_failures: int
+    snapshot_receive: HistogramView
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One member at one moment; counters count since its process started.
 
@@ -65,6 +99,7 @@ class Snapshot:
         db_in_use_bytes: What of it is not free space.
         wal_bytes: Bytes written to the log.
         pending_events: Events waiting in the queues of watchers.
+        peers: The other members there are and were, by their ids in lower-case hexadecimal.
         health_checks: How checks ended, over all time.
         health_passing: How each check ended last, by page and name.
         auth_failures: By reason, from a closed set.
@@ -118,6 +153,8 @@ class Snapshot:
     leases_revoked: int
     leases_renewed: int
     leases_expired: int
+
+    peers: Mapping[str, PeerNumbers] = field(default_factory=dict)
 
     health_successes: int = 0
     health_failures: int = 0

@@ -4,11 +4,14 @@ from typing import final
 
 import pytest
 from api.watching import Bench
+from security.lab import MEMBER
 
 from kvsecure.api.health import check, watch
 from kvsecure.api.services import Receiver
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
+from kvsecure.model.ids import SYSTEM_TENANT
+from kvsecure.proto import state_pb2
 from kvsecure.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from kvsecure.security.session import Peer
 
@@ -68,6 +71,18 @@ def test_member_serves_while_somebody_leads(bench: Bench, service: str, *, leads
     check(bench.services, asking, HealthCheckRequest(service=service), b"")
 
     assert asking.told == [_SERVING if leads else _NOT_SERVING]
+
+
+def test_learner_does_not_serve(bench: Bench) -> None:
+    """A member without a vote says so, though somebody leads."""
+    _lead(bench, leads=True)
+    record = state_pb2.Member(id=MEMBER, peer_urls=["https://m:1"], is_learner=True)
+    bench.world.system(state_pb2.MemberAdd(member=record, learners_max=1), SYSTEM_TENANT)
+    asking = _Asking(bench.world.peer())
+
+    check(bench.services, asking, HealthCheckRequest(), b"")
+
+    assert asking.told == [_NOT_SERVING]
 
 
 @pytest.mark.parametrize("service", ["etcdserverpb", "nobody", "etcdserverpb.KV "])

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, final
 
 import grpc
-from support.certificates import Authority
+from support.certificates import Authority, KeyPair
 from support.processes import ServerProcess, free_ports, wait_until
 from support.rpc import Client
 from support.servers import ROOT_PASSWORD
@@ -46,6 +46,8 @@ _PASSING: Final = frozenset(
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,
+        # A member whose disk is full finds out by itself when there is room again.
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
 
@@ -127,7 +129,8 @@ class RealMember:
         self.place = place
         self.directory = directory
         self.data_directory = directory / "state"
-        self.log = directory / "server.log"
+        # Not on the disk that a test may fill.
+        self.log = directory.parent / f"{name}.log"
         self.is_paused = False
         self.process = self._process(flags)
 
@@ -292,8 +295,7 @@ class RealCluster:
         kek = own / "kek"
         if not kek.exists():
             write_private(kek, base64.b64encode(secrets.token_bytes(32)))
-        serving = self.authority.server_at(name, place.host)
-        peer = self.authority.peer(name)
+        serving, peer = self._issue(name, place)
         flags = {
             "name": name,
             "data-dir": own / "state",
@@ -316,6 +318,13 @@ class RealCluster:
         }
         return [*(f"--{flag}={value}" for flag, value in flags.items()), *self._flags]
 
+    def _issue(self, name: str, place: Place) -> tuple[KeyPair, KeyPair]:
+        return self.authority.server_at(name, place.host), self.authority.peer(name)
+
+    def renew_certificates(self, name: str) -> None:
+        """Replace a member's certificates and keys, in the files that it was given."""
+        self._issue(name, self[name].place)
+
     # --- clients --------------------------------------------------------------------------------
 
     def stranger(self, name: str) -> Client:
@@ -332,6 +341,11 @@ class RealCluster:
                 self._token = self._log_in(name)
             client.use_token(self._token)
         return client
+
+    def forget_token(self) -> None:
+        """Have whoever asks next log in."""
+        with self._lock:
+            self._token = ""
 
     def log_in(self, name: str) -> None:
         """Have all clients use a new token, which this member has signed."""

@@ -21,9 +21,10 @@ from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.raft.settings import Settings
 from kvsecure.model.ids import MemberId
+from kvsecure.proto import state_pb2
 from kvsecure.server.datadir import MemberIdentity
 
-__all__ = ["ClusterLab", "cluster"]
+__all__ = ["ClusterLab", "cluster", "member_record"]
 
 _PATIENCE = Settings(election_ticks=10, heartbeat_ticks=1)
 _TICK_S = 0.02
@@ -37,6 +38,12 @@ def _wanted(number: int) -> MemberIdentity:
         token=WANTED.token,
         trust_domain=WANTED.trust_domain,
     )
+
+
+def member_record(number: int, *, is_learner: bool = False) -> state_pb2.Member:
+    """Return what the state declares of a member."""
+    urls = [f"http://m{number}:1"]
+    return state_pb2.Member(id=number, name=f"m{number}", peer_urls=urls, is_learner=is_learner)
 
 
 @final
@@ -117,18 +124,30 @@ class ClusterLab:
 
 
 @contextlib.asynccontextmanager
-async def cluster(path: Path, count: int) -> AsyncIterator[ClusterLab]:
-    """Run so many members until one leads and all have heard of it."""
-    lab = ClusterLab()
-    founders = Configuration(tuple(MemberId(number) for number in range(1, count + 1)))
+async def cluster(
+    path: Path, count: int, *, learners: int = 0, declared: bool = False
+) -> AsyncIterator[ClusterLab]:
+    """Run so many members until one leads and all have heard of it.
+
+    Args:
+        path: Where their data directories are made.
+        count: How many vote.
+        learners: How many others there are, whose numbers follow.
+        declared: Whether the state declares them all, so that consensus follows what it declares.
+    """
+    numbers = [MemberId(number) for number in range(1, count + learners + 1)]
+    founders = Configuration(tuple(numbers[:count]), learners=tuple(numbers[count:]))
+    records = [member_record(each, is_learner=each > count) for each in numbers]
     async with contextlib.AsyncExitStack() as stack:
-        for member in founders.voters:
+        lab = ClusterLab()
+        for member in numbers:
             lab.members[member] = await stack.enter_async_context(
                 running(
                     path / str(member),
                     leads=False,
                     identity=_wanted(member),
                     founders=founders,
+                    members=records if declared else (),
                     patience=_PATIENCE,
                     peers=lab.ways(member),
                     tick_s=_TICK_S,

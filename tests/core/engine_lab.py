@@ -28,7 +28,7 @@ from kvsecure.model.answer import Answer
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
-from kvsecure.proto import kv_pb2
+from kvsecure.proto import kv_pb2, state_pb2
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
 from kvsecure.server.restore import RAFT, Restored, restore
 from kvsecure.storage.segment import Kind
@@ -210,6 +210,7 @@ async def running(
     leads: bool = True,
     identity: MemberIdentity = WANTED,
     founders: Configuration | None = None,
+    members: Sequence[state_pb2.Member] = (),
     patience: Settings = RAFT,
     peers: Peers = _ALONE,
     tick_s: float = TICK_S,
@@ -221,6 +222,7 @@ async def running(
         leads: Whether it has to come as far as to lead; otherwise it is only set going.
         identity: Who it is.
         founders: With whom it is in a cluster; None if it is alone.
+        members: Who the state declares to be members from the first.
         patience: How patient consensus is.
         peers: The ways to the others.
         tick_s: How long a tick is.
@@ -230,6 +232,7 @@ async def running(
         directory,
         tables_bytes_max=TABLES_BYTES_MAX,
         now_ns=time.monotonic_ns(),
+        founders=members,
         beginning=founders,
         patience=patience,
     )

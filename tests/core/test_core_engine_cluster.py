@@ -92,6 +92,26 @@ def test_member_that_is_cut_off_answers_no_read_and_no_write(tmp_path: Path) -> 
     asyncio.run(act())
 
 
+def test_member_that_is_cut_off_is_out_of_touch_until_it_is_not(tmp_path: Path) -> None:
+    """Who leads and who follows knows within seconds that no majority is there, and that it is."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            members = [lab.leader, lab.followers[0]]
+            await eventually(lambda: all(member.engine.is_in_touch() for member in members))
+            lab.cut(*lab.members)
+            for member in members:
+                # As seconds go by.
+                member.forward_ns += 4_000_000_000
+            await eventually(lambda: not any(m.engine.has_leader for m in members))
+            assert not any(member.engine.is_in_touch() for member in members)
+
+            lab.cut()
+            await eventually(lambda: all(member.engine.is_in_touch() for member in members))
+
+    asyncio.run(act())
+
+
 def test_write_that_waits_for_a_leader_is_carried_out_once(tmp_path: Path) -> None:
     """What a member takes while nobody leads goes to whoever does next, and once."""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kvsecure.core.raft.messages import NUMBER_MAX
 from kvsecure.core.relay_codec import (
+    _FAILURES,
     RELAY_ENTRIES_MAX,
     RELAYED,
     Answer,
@@ -23,16 +24,16 @@ from kvsecure.core.relay_codec import (
 from kvsecure.model.errors import Failure
 from kvsecure.model.ids import Index, TenantId, Term
 from kvsecure.proto.lease_pb2 import LeaseKeepAliveRequest, LeaseTimeToLiveRequest
+from kvsecure.proto.state_pb2 import LearnerReadiness
 
 _NUMBERS = st.integers(0, 2**64 - 1)
 _POSSIBLE = st.integers(0, NUMBER_MAX)
 _REQUESTS = st.one_of(
     st.builds(LeaseKeepAliveRequest, ID=st.integers(-(2**63), 2**63 - 1)),
     st.builds(LeaseTimeToLiveRequest, ID=st.integers(-(2**63), 2**63 - 1), keys=st.booleans()),
+    st.builds(LearnerReadiness, id=st.integers(0, 2**64 - 1)),
 )
-_TOLD = st.one_of(
-    st.binary(max_size=40), st.sampled_from([Failure.NOT_LEADER, Failure.LEASE_NOT_FOUND])
-)
+_TOLD = st.one_of(st.binary(max_size=40), st.sampled_from(list(_FAILURES.values())))
 _SAID = st.one_of(
     st.builds(Propose, _NUMBERS, st.lists(st.binary(max_size=30), min_size=1, max_size=5)),
     st.builds(Proposed, _NUMBERS, _POSSIBLE.map(Term), _POSSIBLE.map(Index)),

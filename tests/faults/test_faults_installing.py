@@ -11,6 +11,7 @@ import random
 import shutil
 from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
@@ -74,7 +75,25 @@ class _Mark(NamedTuple):
 class _Life:
     """A member that is sent a state, takes it up and goes on, with every step of its disk."""
 
-    def __init__(self, servant: TableServant, root: Path, log: Log, faults: Faults) -> None:
+    def __init__(
+        self,
+        servant: TableServant,
+        root: Path,
+        log: Log,
+        faults: Faults,
+        *,
+        is_killed: bool = False,
+    ) -> None:
+        """Live.
+
+        Args:
+            servant: A table process.
+            root: Where.
+            log: What its log has to do with the state.
+            faults: What fails, from when it is sent the state.
+            is_killed: Whether its process ends before it knows that the new name is durable.
+        """
+        self.is_killed = is_killed
         self.servant, self.root, self.kind = servant, root, log
         self.faults: Faults = {}
         self.trace = Trace(root)
@@ -91,16 +110,19 @@ class _Life:
 
     def _prepare(self) -> None:
         """Have a past, and hear what nobody has said to be committed."""
-        member = FaultyMember(self.data, self.trace, self.servant, {})
-        for number in range(1, 4):
-            member.turn([(number, _put(b"old", b"%d" % number))])
+        # The log of the first life is gone: nothing but the tables has what it wrote.
+        for _ in range(2):
+            member = FaultyMember(self.data, self.trace, self.servant, {})
+            for number in range(1, 4):
+                member.turn([(number, _put(b"old", b"%d" % number))])
+                assert member.settle()
+            member.wait(0.25)
+            member.turn([(4, _put(b"old", b"unflushed"))])
             assert member.settle()
-        member.wait(0.25)
-        member.turn([(4, _put(b"old", b"unflushed"))])
-        assert member.settle()
-        self.applied = member.engine.replica.node.log.applied
-        self.audit_head = member.trail.durable_head
-        member.close()
+            self.applied = member.engine.replica.node.log.applied
+            self.audit_head = member.trail.durable_head
+            member.close()
+        assert len(list((self.data / "wal").glob("*.wal"))) == 1
         self.sent = _sent(self.applied)
         self._hear()
         with scratch() as path:
@@ -154,9 +176,13 @@ class _Life:
         )
         pieces = pieces_of(text for text, _ in pack(contents(self.sent)))
         try:
-            write_incoming(incoming, pieces, lambda: self.audit_head, self._disk("tables.incoming"))
+            writing = self._disk("tables.incoming")
+            write_incoming(incoming, pieces, lambda: self.audit_head, writing)
+            writing.observe()
             disk = self._disk()
             install(self.data, disk)
+            if self.is_killed:
+                return
             sync_directory(self.data, disk)
         except (OSError, StorageError, Killed):
             return
@@ -347,7 +373,8 @@ def test_no_crash_leaves_neither_state_or_loses_what_was_said(
 ) -> None:
     """After every step of writing, installing and taking up a state; again while that is done."""
     with scratch() as path:
-        life = _Life(servant, Path(path), log, {})
+        # In one of them a process ends before it knows that what it has installed is durable.
+        life = _Life(servant, Path(path), log, {}, is_killed=log is Log.OTHER)
 
         assert _states(life.trace)[0].revision == life.new.revision + 4
         _explore(life, random.Random(seed_of(pytestconfig)), tally, 60, again=0.2)
@@ -372,9 +399,9 @@ def test_campaign_of_installing(
     first = seed_of(pytestconfig)
     for seed in range(first, first + _LIVES):
         chance = random.Random(seed)
-        for log in Log:
+        for log, is_killed in product(Log, (False, True)):
             with scratch() as path:
-                life = _Life(servant, Path(path), log, {})
+                life = _Life(servant, Path(path), log, {}, is_killed=is_killed)
                 _explore(life, chance, tally, 1 << 20, again=0.5)
         for kind in (Fault.KILL, Fault.BROKEN, Fault.SHORT):
             _fail(servant, chance, tally, kind, range(1, 80), points_max=10)

@@ -31,6 +31,7 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
 from kvsecure.proto import auth_pb2, authstore_pb2, kv_pb2, lease_pb2, tenant_pb2
+from kvsecure.proto.joining_pb2 import JoinRedeemRequest
 from kvsecure.security.audit import GENESIS, AuditTrail, Head
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.feeds import Feeds
@@ -48,6 +49,7 @@ from kvsecure.storage.segments import SegmentPlace
 __all__ = [
     "CLUSTER",
     "MEMBER",
+    "NO_ADMISSION",
     "NO_KEYS",
     "NO_ROWS",
     "Asked",
@@ -120,6 +122,26 @@ NO_KEYS: Final = _Keys()
 
 
 @final
+class _Admission:
+    """The admission of a member without an authority."""
+
+    async def authority(self) -> Message:
+        """Refuse."""
+        raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
+
+    async def add_token(self, ttl_s: int) -> Message:
+        """Refuse."""
+        raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
+
+    async def redeem(self, request: JoinRedeemRequest, source: str) -> Message:
+        """Refuse."""
+        raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
+
+
+NO_ADMISSION: Final = _Admission()
+
+
+@final
 class _Engine:
     """Applies what a turn submitted when the turn ends; its log is never behind."""
 
@@ -133,6 +155,8 @@ class _Engine:
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
         self.has_leader = True
+        # The ways to others, where a test has any.
+        self.peering: Any = None
         # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
         self.replica = SimpleNamespace(node=None)
         self.applied: list[Message] = []

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from security.lab import MEMBER, Asked, World
 from support.raft_cluster import Cluster
 
+from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT
 from kvsecure.model.limits import REQUEST_TIMEOUT_S
 from kvsecure.proto import cluster_pb2, state_pb2
@@ -206,12 +207,27 @@ def test_only_learners_are_promoted(world: World, member: int, expected: str) ->
     assert _promote(_membership(world, _B), world, member) == expected
 
 
-def test_a_learner_is_not_promoted_by_a_follower(world: World) -> None:
-    """Only the leader knows how far a learner is."""
+def test_a_follower_promotes_a_learner_as_the_leader_says(world: World) -> None:
+    """Only the leader knows how far a learner is, and is asked by a member that may be asked."""
     cluster = _with_learner(world)
+    asked: list[Any] = []
     world.engine.replica = SimpleNamespace(node=cluster.node(_B))
+    world.engine.peering = SimpleNamespace(ask=lambda *question: asked.append(question))
+    first, second = _asked(world), _asked(world)
+    for each in (first, second):
+        _membership(world, _B).promote(each, cluster_pb2.MemberPromoteRequest(ID=_L))
 
-    assert _promote(_membership(world, _B), world) == "NOT_LEADER"
+    ((_, question, answered), (_, _, answered_again)) = asked
+    answered(0, Refused(Failure.LEARNER_NOT_READY))
+    world.turn.end()
+    applied = list(world.engine.applied)
+    answered_again(0, b"")
+    world.turn.end()
+
+    assert question == state_pb2.LearnerReadiness(id=_L)
+    assert first.why == "LEARNER_NOT_READY"
+    assert applied == []
+    assert world.state.members.voters == tuple(sorted((MEMBER, _B, _L)))
 
 
 def test_a_learner_that_was_never_started_is_not_promoted(world: World) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from security.lab import World
+from security.lab import MEMBER, World
 
 from kvsecure.core.state import State
-from kvsecure.proto import kv_pb2, maintenance_pb2
+from kvsecure.model.ids import SYSTEM_TENANT, MemberId
+from kvsecure.proto import kv_pb2, maintenance_pb2, state_pb2
 from kvsecure.server.health import Health, Verdict
 from kvsecure.telemetry.snapshot import HealthOutcome
 
@@ -40,6 +41,11 @@ class Bench(NamedTuple):
         for kind in kinds:
             self.engine.state.alarms.add((7, kind))
 
+    def declare_learner(self, member: MemberId) -> None:
+        """Declare a member that has no vote."""
+        record = state_pb2.Member(id=member, peer_urls=[f"https://m{member}:1"], is_learner=True)
+        self.world.system(state_pb2.MemberAdd(member=record, learners_max=1), SYSTEM_TENANT)
+
     def damage(self) -> None:
         """Write a key, and lose its record."""
         self.world.ask(kv_pb2.PutRequest(key=b"a-secret-name", value=b"v"))
@@ -51,7 +57,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     """A member that is well."""
     world = World(tmp_path)
     engine = Engine(world.state)
-    yield Bench(world, engine, Health(engine))
+    yield Bench(world, engine, Health(engine, MEMBER))
     world.close()
 
 
@@ -226,6 +232,28 @@ def test_member_that_is_behind_is_unready(bench: Bench) -> None:
         bench, "/readyz"
     )
     assert not _failing(bench, "/livez")
+
+
+def test_learner_is_unready_and_not_dead(bench: Bench) -> None:
+    """It has what the others have, and answers next to nobody; `/health` asks no such thing."""
+    bench.declare_learner(MEMBER)
+
+    assert _failing(bench, "/readyz") == (
+        f"{_READY}[-]non_learner failed: not supported for learner\n"
+    )
+    assert _failing(bench, "/readyz/non_learner")
+    assert not _failing(bench, "/readyz", "exclude=non_learner")
+    assert not _failing(bench, "/livez")
+    assert bench.health.overall("") == ""
+
+
+def test_learner_that_votes_is_ready(bench: Bench) -> None:
+    """What matters is whether this member has a vote by now, and no other one."""
+    bench.declare_learner(MEMBER)
+    bench.world.system(state_pb2.MemberPromote(id=MEMBER), SYSTEM_TENANT)
+    bench.declare_learner(MemberId(MEMBER + 1))
+
+    assert not _failing(bench, "/readyz")
 
 
 def test_lost_record_is_neither_alive_nor_ready(bench: Bench) -> None:

@@ -46,16 +46,11 @@ class Authority:
         issued = self._authority.issue(ProfileName.SERVER, name, hosts=(host,))
         return self._write(f"server-{name}", issued)
 
-    def peer(self, name: str, *hosts: str) -> KeyPair:
-        """Issue a certificate that names one member, to be shown to other members.
-
-        Args:
-            name: The member's; kvsecure goes by it.
-            hosts: Where the member is; etcd goes by it.
-        """
-        return self._write(
-            f"peer-{name}", self._authority.issue(ProfileName.PEER, name, hosts=hosts)
-        )
+    def peer(self, name: str) -> KeyPair:
+        """Issue a certificate that names one member, to be shown to other members on loopback."""
+        hosts = ("localhost", "127.0.0.1")
+        issued = self._authority.issue(ProfileName.PEER, name, hosts=hosts)
+        return self._write(f"peer-{name}", issued)
 
     def client(self, user: str, tenant: str = "default") -> KeyPair:
         """Issue a certificate that names one user of one tenant."""

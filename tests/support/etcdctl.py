@@ -11,12 +11,14 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Final, final
+from pathlib import Path
+from typing import IO, Final, Protocol, final
 
+from support.certificates import Authority
 from support.processes import wait_until
-from support.servers import ROOT_PASSWORD, Member, etcd_program
+from support.servers import ROOT_PASSWORD, etcd_program
 
-__all__ = ["ROOT", "Background", "Credentials", "Etcdctl", "Outcome"]
+__all__ = ["ROOT", "Background", "Credentials", "Etcdctl", "Outcome", "Reachable"]
 
 _TIMEOUT_S: Final = 20.0
 
@@ -96,11 +98,24 @@ class Background:
         return Outcome(stdout=bytes(self._stdout), stderr=bytes(self._stderr), status=status)
 
 
+class Reachable(Protocol):
+    """What etcdctl can be pointed at: a member, or a cluster with all its endpoints."""
+
+    authority: Authority
+    client_certificates: bool
+    directory: Path
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """The URL of each endpoint, with commas between them."""
+
+
 @final
 class Etcdctl:
-    """etcdctl 3.5.1 pointed at one member."""
+    """etcdctl 3.5.1 pointed at one member or at several."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Reachable) -> None:
         self._member = member
 
     def run(

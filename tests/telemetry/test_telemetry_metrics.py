@@ -8,15 +8,72 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvsecure.telemetry.histogram import DISK_BUCKETS_S, METHOD_BUCKETS_S, Histogram
+from kvsecure.telemetry.histogram import (
+    DISK_BUCKETS_S,
+    METHOD_BUCKETS_S,
+    ROUND_TRIP_BUCKETS_S,
+    TRANSFER_BUCKETS_S,
+    Histogram,
+)
 from kvsecure.telemetry.metrics import render
-from kvsecure.telemetry.snapshot import GrpcMethod, GrpcOutcome, HealthOutcome, Snapshot
+from kvsecure.telemetry.snapshot import (
+    GrpcMethod,
+    GrpcOutcome,
+    HealthOutcome,
+    PeerNumbers,
+    Snapshot,
+)
 
 PUT = GrpcMethod("etcdserverpb.KV", "Put", "unary")
 WATCH = GrpcMethod("etcdserverpb.Watch", "Watch", "bidi_stream")
 # What etcd 3.5.1 did not have yet.
 SINCE_3_5_11 = {"etcd_server_healthcheck": "gauge", "etcd_server_healthchecks_total": "counter"}
+# What etcd 3.5 has besides once there are several members, by its source.
+OF_SEVERAL = {
+    "etcd_network_active_peers": "gauge",
+    "etcd_network_disconnected_peers_total": "counter",
+    "etcd_network_known_peers": "gauge",
+    "etcd_network_peer_received_bytes_total": "counter",
+    "etcd_network_peer_received_failures_total": "counter",
+    "etcd_network_peer_round_trip_time_seconds": "histogram",
+    "etcd_network_peer_sent_bytes_total": "counter",
+    "etcd_network_peer_sent_failures_total": "counter",
+    "etcd_network_snapshot_receive_failures": "counter",
+    "etcd_network_snapshot_receive_inflights_total": "gauge",
+    "etcd_network_snapshot_receive_success": "counter",
+    "etcd_network_snapshot_receive_total_duration_seconds": "histogram",
+    "etcd_network_snapshot_send_failures": "counter",
+    "etcd_network_snapshot_send_inflights_total": "gauge",
+    "etcd_network_snapshot_send_success": "counter",
+    "etcd_network_snapshot_send_total_duration_seconds": "histogram",
+}
 TYPES = Path(__file__).with_name("etcd-3.5.1-metric-types.txt")
+
+
+def full_peer() -> PeerNumbers:
+    """Return the numbers of another member, in which every number is another."""
+    times = Histogram(ROUND_TRIP_BUCKETS_S)
+    times.observe(0.0003)
+    transfers = Histogram(TRANSFER_BUCKETS_S)
+    transfers.observe(0.3)
+    return PeerNumbers(
+        is_known=True,
+        is_active=False,
+        disconnections=145,
+        sent_bytes=146,
+        received_bytes=147,
+        sent_failures=148,
+        received_failures=149,
+        round_trip=times.view(),
+        snapshots_sending=150,
+        snapshots_sent=151,
+        snapshot_send_failures=152,
+        snapshot_send=transfers.view(),
+        snapshots_receiving=153,
+        snapshots_received=154,
+        snapshot_receive_failures=155,
+        snapshot_receive=transfers.view(),
+    )
 
 
 def full_snapshot() -> Snapshot:
@@ -59,6 +116,7 @@ def full_snapshot() -> Snapshot:
         leases_revoked=124,
         leases_renewed=125,
         leases_expired=126,
+        peers={"b2": full_peer()},
         auth_revision=127,
         audit_records=128,
         audit_failures=129,
@@ -109,6 +167,20 @@ def full_snapshot() -> Snapshot:
         "etcd_debugging_mvcc_watcher_total 119.0",
         "etcd_debugging_lease_granted_total 123.0",
         "etcd_debugging_server_lease_expired_total 126.0",
+        'etcd_network_known_peers{Local="a8f3458387986d",Remote="b2"} 1.0',
+        'etcd_network_active_peers{Local="a8f3458387986d",Remote="b2"} 0.0',
+        'etcd_network_disconnected_peers_total{Local="a8f3458387986d",Remote="b2"} 145.0',
+        'etcd_network_peer_sent_bytes_total{To="b2"} 146.0',
+        'etcd_network_peer_received_bytes_total{From="b2"} 147.0',
+        'etcd_network_peer_sent_failures_total{To="b2"} 148.0',
+        'etcd_network_peer_received_failures_total{From="b2"} 149.0',
+        'etcd_network_peer_round_trip_time_seconds_bucket{To="b2",le="0.0002"} 0.0',
+        'etcd_network_peer_round_trip_time_seconds_bucket{To="b2",le="0.0004"} 1.0',
+        'etcd_network_snapshot_send_success{To="b2"} 151.0',
+        'etcd_network_snapshot_send_failures{To="b2"} 152.0',
+        'etcd_network_snapshot_send_total_duration_seconds_count{To="b2"} 1.0',
+        'etcd_network_snapshot_receive_inflights_total{From="b2"} 153.0',
+        'etcd_network_snapshot_receive_success{From="b2"} 154.0',
         "kvsecure_audit_records_total 128.0",
         "kvsecure_audit_failures_total 129.0",
         'kvsecure_auth_failures_total{reason="password"} 130.0',
@@ -145,7 +217,7 @@ def test_metrics_lose_none_of_the_snapshots_numbers() -> None:
     text = render(full_snapshot()).decode()
 
     assert [
-        number for number in range(101, 145) if number != 116 and f" {number}.0" not in text
+        number for number in range(101, 156) if number != 116 and f" {number}.0\n" not in text
     ] == []
 
 
@@ -163,7 +235,15 @@ def test_metrics_have_etcds_types() -> None:
     both = ours.keys() & theirs.keys()
     assert {name: ours[name] for name in both} == {name: theirs[name] for name in both}
     own = {name: ours[name] for name in ours.keys() - theirs.keys() if name[:9] != "kvsecure_"}
-    assert own == SINCE_3_5_11
+    assert own == SINCE_3_5_11 | OF_SEVERAL
+
+
+def test_metrics_of_peers_are_not_there_without_any() -> None:
+    """A member that is alone shows no series of others."""
+    alone = render(replace(full_snapshot(), peers={})).decode()
+
+    assert "etcd_network_peer" not in alone
+    assert "etcd_network_snapshot" not in alone
 
 
 def test_metrics_have_no_created_series() -> None:
