@@ -265,7 +265,7 @@ def _found(
     click.echo(f"directory      {place.path}")
     click.echo(f"configuration  {place.configuration}")
     click.echo(f"root           password in {place.root_password}")
-    _keep_context(place, authority.cluster, address)
+    _keep_context(place, authority.cluster, address, first=True)
     click.echo(f"keep copies    {place.kek} and {place.authority}, apart from the data")
     if made:
         click.echo(
@@ -277,13 +277,14 @@ def _found(
         click.echo(each.text().reveal_text())
 
 
-def _keep_context(place: "MemberDirectory", name: str, address: "Address") -> None:
+def _keep_context(place: "MemberDirectory", name: str, address: "Address", *, first: bool) -> None:
     context = Context(
         endpoints=(address.client,),
         cacert=str(place.trust),
-        cert=str(place.path / "root.crt"),
-        key=str(place.path / "root.key"),
-        user="root",
+        # Who joins has no certificate of root, and logs in.
+        cert=str(place.path / "root.crt") if first else "",
+        key=str(place.path / "root.key") if first else "",
+        user="root" if first else "",
         data_dir=str(place.path / "data"),
         kek_file=str(place.kek),
     )
@@ -294,7 +295,8 @@ def _keep_context(place: "MemberDirectory", name: str, address: "Address") -> No
     except (ContextError, OSError) as error:
         click.echo(f"Warning: no context was made: {error}", err=True)
         return
-    click.echo(f"context        {name}: other commands need no options here")
+    more = "other commands need no options here" if first else "log in with `kvsecure login`"
+    click.echo(f"context        {name}: {more}")
 
 
 # --- join ---------------------------------------------------------------------------------------
@@ -345,6 +347,7 @@ def _join(place: "MemberDirectory", name: str, address: "Address", token: JoinTo
     click.echo(f"member         {name} of cluster {admitted.cluster_name}, {address.client_url}")
     click.echo(f"directory      {place.path}")
     click.echo(f"configuration  {place.configuration}")
+    _keep_context(place, admitted.cluster_name, address, first=False)
     click.echo(f"keep a copy    {place.kek}, apart from the data")
 
 

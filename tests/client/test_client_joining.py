@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from kvsecure.client.joining import NobodyAnswers, UntrustedCluster, fetch_authority
 from kvsecure.model.join_token import JoinToken
 from kvsecure.model.secret import Secret
 from kvsecure.pki.authority import Authority, create_authority
-from kvsecure.pki.files import write_private, write_public
+from kvsecure.pki.certificates import (
+    certificate_pem,
+    certificates_of,
+    check_authorities,
+    key_of,
+)
+from kvsecure.pki.files import read_private, write_private, write_public
 from kvsecure.pki.profiles import ProfileName
 
 
@@ -113,6 +121,31 @@ def test_authority_beside_the_right_one_is_not_taken(tmp_path: Path, prod: Autho
             pytest.raises(UntrustedCluster),
         ):
             fetch_authority(_token(address, prod), timeout_s=5)
+
+
+def test_authority_above_the_right_one_is_not_taken(tmp_path: Path, prod: Authority) -> None:
+    """Nobody puts an authority of their own above the token's by certifying its key once more."""
+    evil = create_authority(tmp_path / "evil", "prod")
+    (right,), (above,) = certificates_of(prod.trust_pem), certificates_of(evil.trust_pem)
+    evil_key = key_of(read_private(evil.directory / "ca.key"))
+    between = x509.CertificateBuilder(
+        issuer_name=above.subject,
+        subject_name=right.subject,
+        public_key=right.public_key(),
+        serial_number=7,
+        not_valid_before=right.not_valid_before_utc,
+        not_valid_after=right.not_valid_after_utc,
+        extensions=list(right.extensions),
+    ).sign(evil_key, SHA256())
+    chain = [right, between, above]
+    check_authorities(chain)
+    pem = b"".join(map(certificate_pem, chain))
+
+    with (
+        _served(tmp_path, evil, _answer(pem)) as address,
+        pytest.raises(UntrustedCluster, match="another authority than the token says"),
+    ):
+        fetch_authority(_token(address, prod), timeout_s=5)
 
 
 @pytest.mark.parametrize(

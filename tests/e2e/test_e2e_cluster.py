@@ -19,6 +19,7 @@ from support.rpc import Client
 
 from kvsecure.model.join_token import JoinToken
 from kvsecure.model.secret import Secret
+from kvsecure.pki.files import write_private
 from kvsecure.proto import cluster_pb2
 
 _TOKEN = "kvjoin1/"
@@ -136,13 +137,15 @@ def test_three_commands_make_a_cluster_that_outlives_any_member(machines: _Machi
         machines.start(name, "join", "--token-file=-", token=f"{token}\n")
     machines.wait_for_voters("m1", "m2", "m3")
     put = machines.run("put", "/app/k", "--stdin", stdin=b"before")
-    trust = f"--cacert={machines.directory / 'm1' / 'ca.crt'}"
+    # The context that joining has made trusts the authority; who it is says the password.
+    root = ("--user=root", f"--password-file={machines.directory / 'm1' / 'root-password'}")
+    options = [machines.at("m2"), machines.at("m3"), *root, "--timeout=20"]
 
     machines.stop("m1", signal.SIGKILL)
 
-    others = [trust, machines.at("m2"), machines.at("m3"), "--timeout=20"]
-    again = machines.run(*others, "put", "/app/l", "--stdin", stdin=b"after")
-    got = [machines.run(*others, "get", key).stdout for key in ("/app/k", "/app/l")]
+    there = machines.home("m2")
+    again = cli(there, *options, "put", "/app/l", "--stdin", stdin=b"after")
+    got = [cli(there, *options, "get", key).stdout for key in ("/app/k", "/app/l")]
     assert (put.returncode, again.returncode, got) == (0, 0, [b"before", b"after"]), again.stderr
 
     # The same command again starts the member that there is.
@@ -189,7 +192,8 @@ def test_token_is_good_once_and_only_as_a_whole(machines: _Machines) -> None:
     shown = cli(home, *join, good)
     elsewhere = cli(home, *join, "--token-file=-", stdin=_of_another(good).encode())
     nothing_yet = (machines.directory / "m2" / "kvsecure.yaml").exists()
-    joined = cli(home, *join, "--token-file=-", stdin=good.encode())
+    write_private(home / "token", good.encode())
+    joined = cli(home, *join, f"--token-file={home / 'token'}")
     other = ("cluster", "join", *machines.words("m3"), "--no-start", "--token-file=-")
     used = cli(machines.home("m3"), *other, stdin=good.encode())
 

@@ -87,11 +87,16 @@ class _Bench:
             id=1, name="m1", peer_urls=["https://10.0.0.1:2380"], client_urls=["https://x:1"]
         )
         self.world.system(state_pb2.MemberAdd(member=founder))
+        self.admit(learners_max=1)
+
+    def admit(self, *, learners_max: int) -> None:
+        """Begin to admit newcomers, with so many learners at once."""
         self.membership = Membership(
             self.world.gate,
             wall_ns=self.world.clock,
             later=Timers().later,
             active=lambda: frozenset(each.id for each in self.world.state.members),
+            learners_max=learners_max,
         )
         self.admission = TokenAdmission(
             _configured(self.authority.directory),
@@ -207,6 +212,7 @@ def test_token_is_good_for_one(bench: _Bench) -> None:
 
 def test_token_that_many_bring_at_once_is_good_for_one(bench: _Bench) -> None:
     """Of all that redeem one token at the same time one is declared and answered."""
+    bench.admit(learners_max=8)
     token = bench.token()
 
     asked = bench.do([redeeming(token, f"m{number}") for number in range(2, 8)])
