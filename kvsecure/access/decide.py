@@ -29,6 +29,7 @@ from kvsecure.proto import (
     crypto_pb2,
     election_pb2,
     health_pb2,
+    joining_pb2,
     kv_pb2,
     lease_pb2,
     lock_pb2,
@@ -531,6 +532,25 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         crypto_pb2.CryptoRotateRequest: Rule(_cluster_admin, {"kek": _O}),
         crypto_pb2.CryptoReencryptRequest: Rule(_cluster_admin, {"rows_per_second": _O}),
         crypto_pb2.CryptoRetireRequest: Rule(_cluster_admin, {"term": _O}),
+        # joining
+        joining_pb2.JoinTokenAddRequest: Rule(_cluster_admin, {"ttl_s": _O}),
+        # Everybody who connects by TLS is told as much.
+        joining_pb2.JoinAuthorityRequest: Rule(_anybody, {}, open=True),
+        # A newcomer has no account: its token decides, as a password does at a log-in. The keys of
+        # its certificates are no secret, and of no use in the trail.
+        joining_pb2.JoinRedeemRequest: Rule(
+            _anybody,
+            {
+                "token_id": _S,
+                "secret": _X,
+                "name": _S,
+                "peer_urls": _O,
+                "hosts": _O,
+                "server_request": _X,
+                "peer_request": _X,
+            },
+            open=True,
+        ),
     }
 )
 
@@ -547,6 +567,7 @@ PARTS: Final[Mapping[type[Message], Mapping[str, Meaning]]] = MappingProxyType(
             "peer_urls": _O,
             "client_urls": _O,
             "is_learner": _O,
+            "is_joining": _O,
         },
         reflection_pb2.ExtensionRequest: {"containing_type": _O, "extension_number": _O},
     }

@@ -19,6 +19,7 @@ from kvsecure.api import (
     crypto,
     election,
     health,
+    joining,
     kv,
     lease,
     lock,
@@ -38,6 +39,7 @@ from kvsecure.proto import (
     crypto_pb2,
     election_pb2,
     health_pb2,
+    joining_pb2,
     kv_pb2,
     lease_pb2,
     lock_pb2,
@@ -123,6 +125,7 @@ _ELECTION: Final = "/v3electionpb.Election/"
 _TENANTS: Final = "/kvsecurepb.Tenants/"
 _CRYPTO: Final = "/kvsecurepb.Crypto/"
 _VERSIONS: Final = "/kvsecurepb.Versions/"
+_JOINING: Final = "/kvsecurepb.Joining/"
 
 _SERVED: Final[Mapping[str, Method]] = MappingProxyType(
     {
@@ -237,6 +240,15 @@ _SERVED: Final[Mapping[str, Method]] = MappingProxyType(
         _CRYPTO + "Rotate": _unary(crypto_pb2.CryptoRotateRequest, crypto.rotate),
         _CRYPTO + "Reencrypt": _unary(crypto_pb2.CryptoReencryptRequest, crypto.reencrypt),
         _CRYPTO + "Retire": _unary(crypto_pb2.CryptoRetireRequest, crypto.retire),
+        _JOINING + "TokenAdd": _unary(
+            joining_pb2.JoinTokenAddRequest, joining.token_add, Header.NO_REVISION
+        ),
+        _JOINING + "Authority": _unary(
+            joining_pb2.JoinAuthorityRequest, joining.authority, Header.NONE
+        ),
+        _JOINING + "Redeem": _unary(
+            joining_pb2.JoinRedeemRequest, joining.redeem, Header.NO_REVISION
+        ),
         _VERSIONS + "History": _unary(version_pb2.HistoryRequest, versions.history),
         _VERSIONS + "RevisionAt": _unary(version_pb2.RevisionAtRequest, auth.read),
         _VERSIONS + "RetentionSet": _unary(version_pb2.RetentionSetRequest, versions.retention_set),

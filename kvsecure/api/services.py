@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 from google.protobuf.message import Message
 
 from kvsecure.model.errors import Refused
+from kvsecure.proto.joining_pb2 import JoinRedeemRequest
 from kvsecure.security.asking import Asking
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
@@ -19,7 +20,7 @@ from kvsecure.security.membership import Membership
 from kvsecure.security.queues import Queues
 from kvsecure.security.upkeep import Upkeep
 
-__all__ = ["KeyCare", "Receiver", "Services", "StreamCall"]
+__all__ = ["Admission", "KeyCare", "Receiver", "Services", "StreamCall"]
 
 
 class StreamCall(Asking, Protocol):
@@ -99,6 +100,26 @@ class KeyCare(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """How machines become members by tokens.
+
+    Every method gives the answer, and raises `Refused` (JOIN_REJECTED, JOIN_TOKEN_REJECTED, or why
+    nobody is added now) where it cannot be done.
+    """
+
+    async def authority(self) -> Message:
+        """Say who this cluster's authority is."""
+        ...
+
+    async def add_token(self, ttl_s: int) -> Message:
+        """Make a token that is good for so many seconds, or the default for 0."""
+        ...
+
+    async def redeem(self, request: JoinRedeemRequest, source: str) -> Message:
+        """Make who has a token a member; `source` is the address that it comes from."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -110,6 +131,7 @@ class Services:
     upkeep: Upkeep
     membership: Membership
     keys: KeyCare
+    admission: Admission
     ranges: LongRanges
     # The header field of an answer at a revision; 0 leaves the revision out.
     header: Callable[[int], bytes]

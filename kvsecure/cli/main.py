@@ -66,6 +66,7 @@ COMMANDS: Final = {
     "defrag": _entry("defrag", "defrag", _OPERATION, "Give free space back to the disk."),
     "snapshot": _entry("snapshot", "snapshot", _OPERATION, "Backups: save, check, restore."),
     "import": _entry("importing", "imports", _OPERATION, "Copy what an etcd has into this store."),
+    "cluster": _entry("cluster", "cluster", _OPERATION, "Make a cluster, and join it by token."),
     "member": _entry("member", "member", _OPERATION, "Members of the cluster."),
     "move-leader": _entry("member", "move_leader", _OPERATION, "Have another member lead."),
     "alarm": _entry("alarm", "alarm", _OPERATION, "Alarms of the members."),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kvsecure.client.auth import Auth
     from kvsecure.client.crypto import Crypto
     from kvsecure.client.election import Election
+    from kvsecure.client.joining import Joining
     from kvsecure.client.lease import Lease
     from kvsecure.client.lock import Lock
     from kvsecure.client.maintenance import Maintenance
@@ -180,6 +181,13 @@ class Client:
         from kvsecure.client.crypto import Crypto
 
         return Crypto(self.connection)
+
+    @cached_property
+    def joining(self) -> "Joining":
+        """How machines become members."""
+        from kvsecure.client.joining import Joining
+
+        return Joining(self.connection)
 
     @cached_property
     def versions(self) -> "Versions":

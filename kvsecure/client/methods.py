@@ -59,6 +59,7 @@ _HOMES: Final = {
     "kvsecurepb.Tenants": "tenant_pb2",
     "kvsecurepb.Audit": "tenant_pb2",
     "kvsecurepb.Crypto": "crypto_pb2",
+    "kvsecurepb.Joining": "joining_pb2",
     "kvsecurepb.Versions": "version_pb2",
     "grpc.health.v1.Health": "health_pb2",
 }
@@ -91,6 +92,7 @@ _REPEATABLE: Final = frozenset(
         "/kvsecurepb.Audit/Head",
         "/kvsecurepb.Audit/Tail",
         "/kvsecurepb.Crypto/Status",
+        "/kvsecurepb.Joining/Authority",
         "/kvsecurepb.Versions/DestroyStatus",
         "/kvsecurepb.Versions/History",
         "/kvsecurepb.Versions/RetentionList",

@@ -8,6 +8,7 @@ Keeps: the request's own bytes are the command's bytes, also within a burst; not
 
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, final
 
@@ -40,7 +41,13 @@ __all__ = [
 
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BB")
+# Tenant, origin, revision of the law, length of the user's name.
 _ENVELOPE: Final = struct.Struct(">IBQH")
+_LENGTH: Final = struct.Struct(">H")
+_LENGTHS_END: Final = _HEAD.size + _ENVELOPE.size
+_LENGTH_AT: Final = _LENGTHS_END - _LENGTH.size
+# Heads that are remembered.
+_HEADS_MAX: Final = 1_024
 
 COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
     {
@@ -102,6 +109,17 @@ class DamagedEntry(Exception):
     """An entry of the log cannot be read; it was written by another version, or not by us."""
 
 
+@lru_cache(maxsize=_HEADS_MAX)
+def _decode_head(head: bytes) -> tuple[type[Message], Caller]:
+    """Read what is before a request; it is the same for all of a caller's requests of a kind."""
+    version, number = _HEAD.unpack_from(head)
+    if version != _VERSION:
+        raise DamagedEntry(f"entry version {version} is not known here")
+    tenant, origin, law_revision, _ = _ENVELOPE.unpack_from(head, _HEAD.size)
+    user = head[_LENGTHS_END:].decode()
+    return COMMANDS[number], Caller(TenantId(tenant), Origin(origin), user, law_revision)
+
+
 def envelope(caller: Caller) -> bytes:
     """Encode the caller; it can be kept and used for all of a caller's entries."""
     user = caller.user.encode()
@@ -137,16 +155,11 @@ def decode(entry: bytes) -> Entry:
         DamagedEntry: It is not one.
     """
     try:
-        version, number = _HEAD.unpack_from(entry)
-        tenant, origin, law_revision, length = _ENVELOPE.unpack_from(entry, _HEAD.size)
-        start = _HEAD.size + _ENVELOPE.size
-        if len(entry) < start + length:
+        end = _LENGTHS_END + _LENGTH.unpack_from(entry, _LENGTH_AT)[0]
+        if len(entry) < end:
             raise DamagedEntry("an entry of the log is cut off")
-        user = entry[start : start + length].decode()
-        if version != _VERSION:
-            raise DamagedEntry(f"entry version {version} is not known here")
-        command = COMMANDS[number].FromString(entry[start + length :])
-        caller = Caller(TenantId(tenant), Origin(origin), user, law_revision)
+        kind, caller = _decode_head(entry[:end])
+        command = kind.FromString(entry[end:])
     except (struct.error, KeyError, ValueError, DecodeError) as error:
         raise DamagedEntry(f"an entry of the log cannot be read: {error}") from None
     if isinstance(command, state_pb2.PutBurst):

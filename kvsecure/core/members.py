@@ -35,9 +35,11 @@ def added_member_id(peer_urls: Sequence[str], time_s: int) -> MemberId:
 
 def member_view(record: state_pb2.Member) -> cluster_pb2.Member:
     """Return a member as clients are told of it."""
+    # etcd's clients take one that has a name for one that was started.
+    is_awaited = record.is_joining and not record.client_urls
     return cluster_pb2.Member(
         ID=record.id,
-        name=record.name,
+        name="" if is_awaited else record.name,
         peerURLs=record.peer_urls,
         clientURLs=record.client_urls,
         isLearner=record.is_learner,
@@ -239,4 +241,6 @@ def _changed(
         peer_urls=record.peer_urls if peer_urls is None else peer_urls,
         client_urls=record.client_urls if client_urls is None else client_urls,
         is_learner=record.is_learner if is_learner is None else is_learner,
+        # Who votes has joined.
+        is_joining=record.is_joining and is_learner is None,
     )

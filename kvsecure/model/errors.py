@@ -180,6 +180,9 @@ class Failure(Enum):
     TENANT_EXISTS = (Code.FAILED_PRECONDITION, "kvsecure: tenant name already exists")
     TENANT_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: tenant name not found")
     TOO_MANY_MEMBERS = (Code.FAILED_PRECONDITION, "kvsecure: too many members")
+    # The detail is the same for a token that is not known and for a wrong secret.
+    JOIN_TOKEN_REJECTED = (Code.PERMISSION_DENIED, "kvsecure: the join token is not good")
+    JOIN_REJECTED = (Code.FAILED_PRECONDITION, "kvsecure: joining rejected")
     KEYS_UNCHANGED = (Code.FAILED_PRECONDITION, "kvsecure: the keys are as they were")
     RETENTION_REJECTED = (Code.INVALID_ARGUMENT, "kvsecure: retention policy rejected")
     RETENTION_NOT_FOUND = (Code.FAILED_PRECONDITION, "kvsecure: retention policy not found")
@@ -219,6 +222,8 @@ _DETAILED: Final = frozenset(
         Failure.PASSWORD_REJECTED,
         Failure.NAME_REJECTED,
         Failure.RETENTION_REJECTED,
+        Failure.JOIN_REJECTED,
+        Failure.JOIN_TOKEN_REJECTED,
         Failure.KEYS_UNCHANGED,
         Failure.UNKNOWN_METHOD,
         Failure.UNKNOWN_SERVICE,

@@ -30,6 +30,7 @@ from kvsecure.pki import index
 from kvsecure.pki.certificates import (
     CertificateError,
     PrivateKey,
+    PublicKey,
     Validity,
     authority_key_identifier,
     certificate_der,
@@ -43,6 +44,7 @@ from kvsecure.pki.certificates import (
     new_key,
     same_key,
     signature_hash,
+    trust_fingerprint,
 )
 from kvsecure.pki.files import (
     Existing,
@@ -72,6 +74,7 @@ from kvsecure.pki.profiles import (
     shipped_profile,
     shipped_profile_path,
 )
+from kvsecure.pki.requests import requested_key
 
 __all__ = ["HOSTS_MAX", "Authority", "AuthorityError", "Issued", "create_authority", "utc_now"]
 
@@ -210,6 +213,11 @@ class Authority:
         return b"".join(map(certificate_pem, self._certificates))
 
     @property
+    def fingerprint(self) -> bytes:
+        """What a join token says of it; see `trust_fingerprint`."""
+        return trust_fingerprint(self._certificates)
+
+    @property
     def not_after(self) -> datetime:
         """The last moment it is valid, in UTC; nothing it issues lives longer."""
         return min(one.not_valid_after_utc for one in self._certificates)
@@ -260,38 +268,88 @@ class Authority:
             AuthorityError: The profile or the authority does not allow it.
             ProfileError: The authority's copy of the profile cannot be used.
         """
+        rules = self._rules(profile)
+        identity = self._identity(rules, name, tenant)
+        key = new_key(rules.key_type)
+        certificate = self._make(rules, name, identity, hosts, ttl, key.public_key())
+        return Issued(
+            certificate_pem=certificate_pem(certificate),
+            chain_pem=self._chain_pem,
+            private_key=key_pem(key),
+            serial=certificate.serial_number,
+            not_after=certificate.not_valid_after_utc,
+            identity=identity,
+        )
+
+    def certify(
+        self, profile: ProfileName, name: str, request: bytes, hosts: Sequence[str] = ()
+    ) -> bytes:
+        """Make a certificate for a key that stays with who asks; return it with its chain, in PEM.
+
+        Args:
+            profile: Of a server or of a member.
+            name: The member, or what to call the server.
+            request: Proves that who asks has the key; nothing else in it counts.
+            hosts: DNS names and addresses, at most `HOSTS_MAX`; none means the profile's.
+
+        Raises:
+            AuthorityError: The profile or the authority does not allow it.
+            ProfileError: The authority's copy of the profile cannot be used.
+            CertificateError: The request does not prove it, or the key is of no kind that is used.
+        """
+        public = requested_key(request)
+        rules = self._rules(profile)
+        identity = self._identity(rules, name, None)
+        certificate = self._make(rules, name, identity, hosts, None, public)
+        return certificate_pem(certificate) + self._chain_pem
+
+    def check_certifiable(
+        self, profile: ProfileName, name: str, request: bytes, hosts: Sequence[str] = ()
+    ) -> None:
+        """Check what `certify` checks, and make nothing; it raises the same."""
+        requested_key(request)
+        rules = self._rules(profile)
+        self._identity(rules, name, None)
+        _hosts(rules, hosts)
+        self._validity(rules, None)
+
+    @property
+    def _chain_pem(self) -> bytes:
+        return b"".join(
+            certificate_pem(one) for one in self._certificates if one.subject != one.issuer
+        )
+
+    def _rules(self, profile: ProfileName) -> Profile:
         if profile not in _ISSUED_PROFILES:
             raise AuthorityError("an authority of this kind signs no authorities")
-        rules = load_profile(profile, self.directory / "profiles" / f"{profile.value}.yaml")
-        identity = self._identity(rules, name, tenant)
+        return load_profile(profile, self.directory / "profiles" / f"{profile.value}.yaml")
+
+    def _make(
+        self,
+        rules: Profile,
+        name: str,
+        identity: Identity | None,
+        hosts: Sequence[str],
+        ttl: timedelta | None,
+        public: PublicKey,
+    ) -> x509.Certificate:
+        """Make, check and record a certificate."""
         named = _hosts(rules, hosts)
         if identity is None and not named:
             raise AuthorityError(f"a certificate for {name} would name nothing: give a host")
-        validity = self._validity(rules, ttl)
-        key = new_key(rules.key_type)
         certificate = make_leaf(
             rules,
             name=name,
             identity=identity,
             hosts=named,
-            key=key,
-            validity=validity,
+            public=public,
+            validity=self._validity(rules, ttl),
             authority=self._certificates[0],
             authority_key=self._key,
         )
-        pem = certificate_pem(certificate)
-        self._check_issued(pem, identity)
-        self._record(profile, name, certificate, identity)
-        return Issued(
-            certificate_pem=pem,
-            chain_pem=b"".join(
-                certificate_pem(one) for one in self._certificates if one.subject != one.issuer
-            ),
-            private_key=key_pem(key),
-            serial=certificate.serial_number,
-            not_after=validity.not_after,
-            identity=identity,
-        )
+        self._check_issued(certificate_pem(certificate), identity)
+        self._record(rules.name, name, certificate, identity)
+        return certificate
 
     def _identity(self, rules: Profile, name: str, tenant: str | None) -> Identity | None:
         if tenant is not None and rules.uri is not Kind.USER:

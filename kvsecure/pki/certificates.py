@@ -6,6 +6,7 @@ Follows: RFC 5280 section 4.2 for the extensions and which of them are critical.
 Keeps: nothing in a certificate comes from anywhere but its profile and the names it is made for.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +17,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -29,6 +30,7 @@ from kvsecure.pki.profiles import ExtendedUsage, KeyType, KeyUsage, Profile
 __all__ = [
     "CertificateError",
     "PrivateKey",
+    "PublicKey",
     "Validity",
     "authority_key_identifier",
     "certificate_der",
@@ -42,9 +44,11 @@ __all__ = [
     "new_key",
     "same_key",
     "signature_hash",
+    "trust_fingerprint",
 ]
 
 PrivateKey = ec.EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
+PublicKey = ec.EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
 
 # RFC 5280 appendix A.1, ub-common-name.
 _COMMON_NAME_CHARACTERS_MAX: Final = 64
@@ -137,6 +141,15 @@ def same_key(certificate: x509.Certificate, key: PrivateKey) -> bool:
         raise CertificateError("the certificate's public key cannot be read") from None
 
 
+def trust_fingerprint(certificates: Sequence[x509.Certificate]) -> bytes:
+    """Return the SHA-256 of all of these certificates in DER, one after the other, 32 bytes.
+
+    Of a single one that is what other tools call its fingerprint. None can be added, left out or
+    changed without changing it.
+    """
+    return hashlib.sha256(b"".join(map(certificate_der, certificates))).digest()
+
+
 def check_authorities(certificates: Sequence[x509.Certificate]) -> None:
     """Check that a chain, lowest first, can stand above certificates of ours.
 
@@ -179,7 +192,9 @@ def make_authority(
             x509.NameAttribute(NameOID.COMMON_NAME, f"authority {ski.digest[:4].hex()}"),
         ]
     )
-    builder = _begin(profile, subject=subject, issuer=subject, key=key, validity=validity)
+    builder = _begin(
+        profile, subject=subject, issuer=subject, public=key.public_key(), validity=validity
+    )
     if profile.uri_permitted:
         permitted = [
             x509.UniformResourceIdentifier(host.replace("{cluster}", cluster))
@@ -198,7 +213,7 @@ def make_leaf(
     name: str,
     identity: Identity | None,
     hosts: Sequence[Host],
-    key: PrivateKey,
+    public: PublicKey,
     validity: Validity,
     authority: x509.Certificate,
     authority_key: PrivateKey,
@@ -210,7 +225,7 @@ def make_leaf(
         name: The common name, for people only; left out where X.509 has no room for it.
         identity: What the one URI says, or None for a certificate that names hosts only.
         hosts: Names and addresses; together with the identity at least one name.
-        key: The holder's key.
+        public: The holder's key.
         validity: Within the authority's.
         authority: The issuer's certificate, which passed `check_authorities`.
         authority_key: The issuer's key.
@@ -222,7 +237,9 @@ def make_leaf(
     ]
     if identity is not None:
         names.append(x509.UniformResourceIdentifier(uri_of(identity)))
-    builder = _begin(profile, subject=subject, issuer=authority.subject, key=key, validity=validity)
+    builder = _begin(
+        profile, subject=subject, issuer=authority.subject, public=public, validity=validity
+    )
     builder = builder.add_extension(
         # With an empty subject the names are all there is (RFC 5280 section 4.2.1.6).
         x509.SubjectAlternativeName(names),
@@ -232,10 +249,14 @@ def make_leaf(
 
 
 def _begin(
-    profile: Profile, *, subject: x509.Name, issuer: x509.Name, key: PrivateKey, validity: Validity
+    profile: Profile,
+    *,
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: PublicKey,
+    validity: Validity,
 ) -> x509.CertificateBuilder:
     """Start a certificate with all that a profile says by itself."""
-    public = key.public_key()
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -26,6 +26,7 @@ __all__ = [
     "ensure_directory",
     "read_private",
     "read_public",
+    "sync_directory",
     "write_private",
     "write_public",
 ]
@@ -222,10 +223,15 @@ def _write(path: Path, content: bytes, mode: int, existing: Existing) -> None:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make what was made, renamed or removed in a directory durable.
+
+    Raises:
+        OSError: It could not be done.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

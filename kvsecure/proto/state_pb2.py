@@ -27,7 +27,7 @@ from kvsecure.proto import kv_pb2 as kvsecure_dot_proto_dot_kv__pb2
 from kvsecure.proto import version_pb2 as kvsecure_dot_proto_dot_version__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvsecure/proto/state.proto\x12\x0ekvsecure.state\x1a\x1ekvsecure/proto/authstore.proto\x1a\x17kvsecure/proto/kv.proto\x1a\x1ckvsecure/proto/version.proto\"\x92\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x61uth_enabled\x18\x03 \x01(\x08\x12\x15\n\rauth_revision\x18\x04 \x01(\x04\x12\x14\n\x0cnext_user_id\x18\x05 \x01(\r\x12\x14\n\x0cnext_role_id\x18\x06 \x01(\r\x12\x15\n\rsession_epoch\x18\x07 \x01(\x04\"r\n\x04User\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rpassword_hash\x18\x03 \x01(\t\x12\x13\n\x0bno_password\x18\x04 \x01(\x08\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x15\n\rsession_epoch\x18\x06 \x01(\x04\"I\n\x04Role\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x0bpermissions\x18\x03 \x03(\x0b\x32\x12.authpb.Permission\"7\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\x03\x12\r\n\x05ttl_s\x18\x02 \x01(\x03\x12\x13\n\x0bremaining_s\x18\x03 \x01(\x03\"\xbd\x01\n\x07\x41pplied\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x04 \x01(\x03\x12\x16\n\x0enext_tenant_id\x18\x05 \x01(\r\x12\x11\n\taudit_seq\x18\x06 \x01(\x04\x12\x12\n\naudit_hash\x18\x07 \x01(\x0c\x12\x15\n\rconfiguration\x18\x08 \x01(\x0c\x12\x13\n\x0bis_received\x18\t \x01(\x08\")\n\x05\x41larm\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\r\n\x05\x61larm\x18\x02 \x01(\x05\"C\n\x0fVerifierUpgrade\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08old_hash\x18\x02 \x01(\t\x12\x10\n\x08new_hash\x18\x03 \x01(\t\"2\n\x08PutBurst\x12&\n\x04puts\x18\x01 \x03(\x0b\x32\x18.etcdserverpb.PutRequest\"\x17\n\x05\x43lock\x12\x0e\n\x06time_s\x18\x01 \x01(\x03\":\n\tRetention\x12-\n\x08policies\x18\x01 \x03(\x0b\x32\x1b.kvsecurepb.RetentionPolicy\"\xbe\x01\n\x10StoredCompaction\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x33\n\x04kept\x18\x02 \x03(\x0b\x32%.kvsecure.state.StoredCompaction.Kept\x1a\x63\n\x04Kept\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0e\n\x06prefix\x18\x02 \x01(\x0c\x12\x10\n\x08versions\x18\x03 \x01(\r\x12\x18\n\x10superseded_after\x18\x04 \x01(\x03\x12\x0f\n\x07through\x18\x05 \x01(\x03\";\n\x0b\x44\x65struction\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x0f\n\x07through\x18\x03 \x01(\x03\"^\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x12\n\nis_learner\x18\x05 \x01(\x08\"3\n\nSigningKey\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"I\n\tMemberAdd\x12&\n\x06member\x18\x01 \x01(\x0b\x32\x16.kvsecure.state.Member\x12\x14\n\x0clearners_max\x18\x02 \x01(\r\"\x1a\n\x0cMemberRemove\x12\n\n\x02id\x18\x01 \x01(\x04\"-\n\x0cMemberUpdate\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tpeer_urls\x18\x02 \x03(\t\"\x1b\n\rMemberPromote\x12\n\n\x02id\x18\x01 \x01(\x04\"\x17\n\x07\x43ompare\x12\x0c\n\x04\x66orm\x18\x01 \x01(\r\".\n\x0bMarkRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08versions\x18\x02 \x01(\x08\"\x1e\n\x0cMarkResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\x1e\n\x10LearnerReadiness\x12\n\n\x02id\x18\x01 \x01(\x04\">\n\rMemberPublish\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"6\n\rSigningKeyAdd\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvsecure/proto/state.proto\x12\x0ekvsecure.state\x1a\x1ekvsecure/proto/authstore.proto\x1a\x17kvsecure/proto/kv.proto\x1a\x1ckvsecure/proto/version.proto\"\x92\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x61uth_enabled\x18\x03 \x01(\x08\x12\x15\n\rauth_revision\x18\x04 \x01(\x04\x12\x14\n\x0cnext_user_id\x18\x05 \x01(\r\x12\x14\n\x0cnext_role_id\x18\x06 \x01(\r\x12\x15\n\rsession_epoch\x18\x07 \x01(\x04\"r\n\x04User\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rpassword_hash\x18\x03 \x01(\t\x12\x13\n\x0bno_password\x18\x04 \x01(\x08\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x15\n\rsession_epoch\x18\x06 \x01(\x04\"I\n\x04Role\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x0bpermissions\x18\x03 \x03(\x0b\x32\x12.authpb.Permission\"7\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\x03\x12\r\n\x05ttl_s\x18\x02 \x01(\x03\x12\x13\n\x0bremaining_s\x18\x03 \x01(\x03\"\xbd\x01\n\x07\x41pplied\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x04 \x01(\x03\x12\x16\n\x0enext_tenant_id\x18\x05 \x01(\r\x12\x11\n\taudit_seq\x18\x06 \x01(\x04\x12\x12\n\naudit_hash\x18\x07 \x01(\x0c\x12\x15\n\rconfiguration\x18\x08 \x01(\x0c\x12\x13\n\x0bis_received\x18\t \x01(\x08\")\n\x05\x41larm\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\r\n\x05\x61larm\x18\x02 \x01(\x05\"C\n\x0fVerifierUpgrade\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08old_hash\x18\x02 \x01(\t\x12\x10\n\x08new_hash\x18\x03 \x01(\t\"2\n\x08PutBurst\x12&\n\x04puts\x18\x01 \x03(\x0b\x32\x18.etcdserverpb.PutRequest\"\x17\n\x05\x43lock\x12\x0e\n\x06time_s\x18\x01 \x01(\x03\":\n\tRetention\x12-\n\x08policies\x18\x01 \x03(\x0b\x32\x1b.kvsecurepb.RetentionPolicy\"\xbe\x01\n\x10StoredCompaction\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x33\n\x04kept\x18\x02 \x03(\x0b\x32%.kvsecure.state.StoredCompaction.Kept\x1a\x63\n\x04Kept\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0e\n\x06prefix\x18\x02 \x01(\x0c\x12\x10\n\x08versions\x18\x03 \x01(\r\x12\x18\n\x10superseded_after\x18\x04 \x01(\x03\x12\x0f\n\x07through\x18\x05 \x01(\x03\";\n\x0b\x44\x65struction\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x0f\n\x07through\x18\x03 \x01(\x03\"r\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x12\n\nis_learner\x18\x05 \x01(\x08\x12\x12\n\nis_joining\x18\x06 \x01(\x08\"3\n\nSigningKey\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"I\n\tMemberAdd\x12&\n\x06member\x18\x01 \x01(\x0b\x32\x16.kvsecure.state.Member\x12\x14\n\x0clearners_max\x18\x02 \x01(\r\"\x1a\n\x0cMemberRemove\x12\n\n\x02id\x18\x01 \x01(\x04\"-\n\x0cMemberUpdate\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tpeer_urls\x18\x02 \x03(\t\"\x1b\n\rMemberPromote\x12\n\n\x02id\x18\x01 \x01(\x04\"\x17\n\x07\x43ompare\x12\x0c\n\x04\x66orm\x18\x01 \x01(\r\".\n\x0bMarkRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08versions\x18\x02 \x01(\x08\"\x1e\n\x0cMarkResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\x1e\n\x10LearnerReadiness\x12\n\n\x02id\x18\x01 \x01(\x04\">\n\rMemberPublish\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"6\n\rSigningKeyAdd\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,27 +61,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESTRUCTION']._serialized_start=1164
   _globals['_DESTRUCTION']._serialized_end=1223
   _globals['_MEMBER']._serialized_start=1225
-  _globals['_MEMBER']._serialized_end=1319
-  _globals['_SIGNINGKEY']._serialized_start=1321
-  _globals['_SIGNINGKEY']._serialized_end=1372
-  _globals['_MEMBERADD']._serialized_start=1374
-  _globals['_MEMBERADD']._serialized_end=1447
-  _globals['_MEMBERREMOVE']._serialized_start=1449
-  _globals['_MEMBERREMOVE']._serialized_end=1475
-  _globals['_MEMBERUPDATE']._serialized_start=1477
-  _globals['_MEMBERUPDATE']._serialized_end=1522
-  _globals['_MEMBERPROMOTE']._serialized_start=1524
-  _globals['_MEMBERPROMOTE']._serialized_end=1551
-  _globals['_COMPARE']._serialized_start=1553
-  _globals['_COMPARE']._serialized_end=1576
-  _globals['_MARKREQUEST']._serialized_start=1578
-  _globals['_MARKREQUEST']._serialized_end=1624
-  _globals['_MARKRESPONSE']._serialized_start=1626
-  _globals['_MARKRESPONSE']._serialized_end=1656
-  _globals['_LEARNERREADINESS']._serialized_start=1658
-  _globals['_LEARNERREADINESS']._serialized_end=1688
-  _globals['_MEMBERPUBLISH']._serialized_start=1690
-  _globals['_MEMBERPUBLISH']._serialized_end=1752
-  _globals['_SIGNINGKEYADD']._serialized_start=1754
-  _globals['_SIGNINGKEYADD']._serialized_end=1808
+  _globals['_MEMBER']._serialized_end=1339
+  _globals['_SIGNINGKEY']._serialized_start=1341
+  _globals['_SIGNINGKEY']._serialized_end=1392
+  _globals['_MEMBERADD']._serialized_start=1394
+  _globals['_MEMBERADD']._serialized_end=1467
+  _globals['_MEMBERREMOVE']._serialized_start=1469
+  _globals['_MEMBERREMOVE']._serialized_end=1495
+  _globals['_MEMBERUPDATE']._serialized_start=1497
+  _globals['_MEMBERUPDATE']._serialized_end=1542
+  _globals['_MEMBERPROMOTE']._serialized_start=1544
+  _globals['_MEMBERPROMOTE']._serialized_end=1571
+  _globals['_COMPARE']._serialized_start=1573
+  _globals['_COMPARE']._serialized_end=1596
+  _globals['_MARKREQUEST']._serialized_start=1598
+  _globals['_MARKREQUEST']._serialized_end=1644
+  _globals['_MARKRESPONSE']._serialized_start=1646
+  _globals['_MARKRESPONSE']._serialized_end=1676
+  _globals['_LEARNERREADINESS']._serialized_start=1678
+  _globals['_LEARNERREADINESS']._serialized_end=1708
+  _globals['_MEMBERPUBLISH']._serialized_start=1710
+  _globals['_MEMBERPUBLISH']._serialized_end=1772
+  _globals['_SIGNINGKEYADD']._serialized_start=1774
+  _globals['_SIGNINGKEYADD']._serialized_end=1828
 # @@protoc_insertion_point(module_scope)

@@ -153,18 +153,20 @@ class Destruction(_message.Message):
     def __init__(self, tenant: _Optional[int] = ..., key: _Optional[bytes] = ..., through: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("id", "name", "peer_urls", "client_urls", "is_learner")
+    __slots__ = ("id", "name", "peer_urls", "client_urls", "is_learner", "is_joining")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PEER_URLS_FIELD_NUMBER: _ClassVar[int]
     CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
     IS_LEARNER_FIELD_NUMBER: _ClassVar[int]
+    IS_JOINING_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     peer_urls: _containers.RepeatedScalarFieldContainer[str]
     client_urls: _containers.RepeatedScalarFieldContainer[str]
     is_learner: bool
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., client_urls: _Optional[_Iterable[str]] = ..., is_learner: _Optional[bool] = ...) -> None: ...
+    is_joining: bool
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., client_urls: _Optional[_Iterable[str]] = ..., is_learner: _Optional[bool] = ..., is_joining: _Optional[bool] = ...) -> None: ...
 
 class SigningKey(_message.Message):
     __slots__ = ("member_id", "public_key")

@@ -7,7 +7,8 @@ Follows: etcd's server.go (mayAddMember, mayRemoveMember, mayPromote) and etcd-s
     are is decided again where it is applied.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Final, cast, final
 
 from google.protobuf.message import Message
@@ -20,7 +21,7 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT, MemberId, TenantId
 from kvsecure.model.limits import LEARNERS_MAX, REQUEST_TIMEOUT_S
 from kvsecure.proto import cluster_pb2, state_pb2
-from kvsecure.security.asking import Asking
+from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.gate import Gate
 from kvsecure.security.session import Session
 
@@ -68,6 +69,8 @@ class Membership:
         self._listens = listens
         self._is_strict = is_strict
         self._learners_max = learners_max
+        # Whether it is being declared that a learner votes.
+        self._is_promoting = False
 
     def add(self, asking: Asking, request: cluster_pb2.MemberAddRequest) -> None:
         """Make somebody a member, under an id of ours.
@@ -86,6 +89,66 @@ class Membership:
         self._declare(
             whose, request, command, lambda: self._check_add(is_learner=request.isLearner)
         )
+
+    def add_joining(self, waiting: Awaiting, name: str, peer_urls: Sequence[str]) -> None:
+        """Make somebody a learner who has shown that it may become a member.
+
+        Somebody of this name with these URLs who was added, and has never started, is taken for the
+        same: its answer may have been lost.
+
+        Args:
+            waiting: Is answered once it is declared; who decided about it is not asked here.
+            name: What it will call itself.
+            peer_urls: Where other members will reach it.
+        """
+        urls = sorted(peer_urls)
+        for each in self._members:
+            if name in {each.name, f"{each.id:x}"}:
+                is_same = each.is_joining and not each.client_urls and each.peer_urls == urls
+                if is_same:
+                    waiting.succeed(Answer(self._gate.engine.state.store.revision, b""))
+                else:
+                    waiting.fail(Refused(Failure.JOIN_REJECTED, "the name is another member's"))
+                return
+        record = state_pb2.Member(
+            id=added_member_id(urls, self._wall_ns() // _NS),
+            name=name,
+            peer_urls=urls,
+            is_learner=True,
+            is_joining=True,
+        )
+        command = state_pb2.MemberAdd(member=record, learners_max=self._learners_max)
+        try:
+            self._check_add(is_learner=True)
+        except Refused as refused:
+            waiting.fail(refused)
+            return
+        # Who waits is told of a refusal as well.
+        with contextlib.suppress(Refused):
+            self._gate.submit_system(SYSTEM_TENANT, command, waiting)
+        self._gate.schedule()
+
+    def promote_joined(self) -> None:
+        """Let learners vote who came to vote and are in step; call this about once a second.
+
+        Whoever leads does it: it alone knows how far they are.
+        """
+        if self._is_promoting:
+            return
+        for each in self._members:
+            # One that has not said where its clients come has not started.
+            if not (each.is_joining and each.is_learner and each.client_urls):
+                continue
+            with contextlib.suppress(Refused):
+                self._check_promote(each.id)
+                self._is_promoting = True
+                command = state_pb2.MemberPromote(id=each.id)
+                self._gate.submit_system(SYSTEM_TENANT, command, _Told(self._promoted))
+                self._gate.schedule()
+            return
+
+    def _promoted(self) -> None:
+        self._is_promoting = False
 
     def remove(self, asking: Asking, request: cluster_pb2.MemberRemoveRequest) -> None:
         """Make somebody a member no more."""
@@ -233,6 +296,24 @@ class Membership:
 
     def _settling(self, asking: Asking) -> "_Settling":
         return _Settling(self._gate, asking, self._later)
+
+
+@final
+class _Told:
+    """Waits for what became of a command, whatever that is."""
+
+    __slots__ = ("_act",)
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def succeed(self, _: Answer) -> None:
+        """Go on."""
+        self._act()
+
+    def fail(self, _: Refused) -> None:
+        """Go on: it is looked at again."""
+        self._act()
 
 
 def _majority(members: int) -> int:

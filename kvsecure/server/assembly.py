@@ -41,6 +41,7 @@ from kvsecure.security.queues import Queues
 from kvsecure.security.token_keys import TokenKeys
 from kvsecure.security.tokens import TokenMint
 from kvsecure.security.upkeep import Upkeep
+from kvsecure.server.admission import TokenAdmission
 from kvsecure.server.autocompact import AutoCompactor
 from kvsecure.server.backup_keys import backup_job
 from kvsecure.server.beginning import beginning_of
@@ -83,6 +84,7 @@ _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
 _PURGE_SCAN_S: Final = 0.1
 _INTRODUCTION_S: Final = 1.0
+_PROMOTION_S: Final = 0.5
 
 _log = log("server")
 
@@ -184,6 +186,7 @@ def assemble(
     _add_periodic_work(config, engine, gate, turn)
     introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
     engine.timers.every(_INTRODUCTION_S, introduction.look)
+    engine.timers.every(_PROMOTION_S, services.membership.promote_joined)
     engine.timers.every(_STALE_SCAN_S, feeds.wake_stale)
     engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
     engine.timers.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
@@ -334,20 +337,22 @@ def _services(
     def later(delay_s: float, act: Callable[[], None]) -> Callable[[], None]:
         return loop.call_later(delay_s, act).cancel
 
+    membership = Membership(
+        gate,
+        wall_ns=time.time_ns,
+        later=later,
+        active=peer_port.long_active,
+        listens=bool(config.peers.listen),
+        is_strict=config.cluster.strict_reconfig_check,
+    )
     return Services(
         gate=gate,
         ranges=LongRanges(gate, in_turn),
         feeds=feeds,
         queues=Queues(gate, at_turn_end=turn.at_end, in_turn=in_turn),
         upkeep=upkeep,
-        membership=Membership(
-            gate,
-            wall_ns=time.time_ns,
-            later=later,
-            active=peer_port.long_active,
-            listens=bool(config.peers.listen),
-            is_strict=config.cluster.strict_reconfig_check,
-        ),
+        membership=membership,
+        admission=TokenAdmission(config, gate, membership, time.time_ns),
         header=lambda revision: encoder.field(revision, node.term),
         at_turn_end=turn.at_end,
         in_turn=in_turn,

@@ -143,10 +143,14 @@ class Credentials:
     async def watch(self, *, on_change: Callable[[], None], note: _Note) -> None:
         """Take up new files as they come; until cancelled.
 
+        A member may begin anew within its process, with another loop.
+
         Args:
             on_change: Called when something else is in force: judge every peer again.
             note: Records what was taken up, and what could not be.
         """
+        # An event belongs to the loop that first waits for it.
+        self._asked = asyncio.Event()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), _LOOK_S)

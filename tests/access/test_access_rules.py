@@ -16,6 +16,7 @@ from kvsecure.proto import (
     crypto_pb2,
     election_pb2,
     health_pb2,
+    joining_pb2,
     kv_pb2,
     lease_pb2,
     lock_pb2,
@@ -273,6 +274,7 @@ _CLUSTER_ONLY: Final = (
     crypto_pb2.CryptoRotateRequest(kek=True),
     crypto_pb2.CryptoReencryptRequest(rows_per_second=1),
     crypto_pb2.CryptoRetireRequest(term=1),
+    joining_pb2.JoinTokenAddRequest(ttl_s=60),
 )
 _ACCOUNT_ROWS: Final = (
     *(_ok(TENANT_ROOT, request) for request in _ADMIN_ONLY),
@@ -291,6 +293,9 @@ _ACCOUNT_ROWS: Final = (
     _ok(WEB, maintenance_pb2.StatusRequest()),
     _ok(WEB, health_pb2.HealthCheckRequest()),
     _ok(WEB, reflection_pb2.ServerReflectionRequest()),
+    _ok(WEB, joining_pb2.JoinAuthorityRequest()),
+    # Its token decides.
+    _ok(WEB, joining_pb2.JoinRedeemRequest(name="m2")),
     _ok(WEB, maintenance_pb2.AlarmRequest()),
     *(
         row
@@ -332,6 +337,8 @@ _NEVER_DENIED: Final = frozenset(
         maintenance_pb2.StatusRequest,
         health_pb2.HealthCheckRequest,
         reflection_pb2.ServerReflectionRequest,
+        joining_pb2.JoinAuthorityRequest,
+        joining_pb2.JoinRedeemRequest,
         version_pb2.RevisionAtRequest,
     }
 )
@@ -396,14 +403,16 @@ def test_a_message_without_a_rule_is_denied_to_everybody() -> None:
         assert decide(CLUSTER_ROOT, request, _BOOK) is Decision.DENY_UNKNOWN
 
 
-def test_strangers_may_make_four_requests() -> None:
-    """Only what says nothing about anybody is open, and the door by which one comes in."""
+def test_strangers_may_make_six_requests() -> None:
+    """Only what says nothing about anybody is open, and the doors by which one comes in."""
     opened = {request for request in RULES if is_open(request())}
 
     assert opened == {
         auth_pb2.AuthStatusRequest,
         auth_pb2.AuthenticateRequest,
         health_pb2.HealthCheckRequest,
+        joining_pb2.JoinAuthorityRequest,
+        joining_pb2.JoinRedeemRequest,
         reflection_pb2.ServerReflectionRequest,
     }
     assert not is_open(state_pb2.VerifierUpgrade())

@@ -307,6 +307,7 @@ def test_every_method_of_a_service_has_a_path() -> None:
         ("/v3/kv/lease/leases?x=y", "/etcdserverpb.Lease/LeaseLeases"),
         ("/v3/auth/user/changepw", "/etcdserverpb.Auth/UserChangePassword"),
         ("/v3/kvsecure/tenants/add", "/kvsecurepb.Tenants/TenantAdd"),
+        ("/v3/kvsecure/joining/authority", "/kvsecurepb.Joining/Authority"),
         ("/v3/kv/range/", None),
         ("/v3/kv//range", None),
         ("/v3beta", None),

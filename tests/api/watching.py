@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 from api.client_end import ClientEnd
 from google.protobuf.message import Message
-from security.lab import CLUSTER, MEMBER, NO_KEYS, World
+from security.lab import CLUSTER, MEMBER, NO_ADMISSION, NO_KEYS, World
 
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.services import Services
@@ -120,6 +120,7 @@ class Bench:
                 self.world.gate, wall_ns=self.world.clock, later=self.timers.later
             ),
             keys=NO_KEYS,
+            admission=NO_ADMISSION,
             ranges=LongRanges(self.world.gate, self.world.turn.at_end),
             header=lambda revision: encoder.field(revision, 3),
             at_turn_end=self.world.turn.at_end,

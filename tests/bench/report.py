@@ -50,7 +50,7 @@ GOALS: Final[dict[str, Goal]] = {
     "leader get, 10 x 10": Goal(ratio_min=5.0),
     "follower put, 10 x 10": Goal(ratio_min=1.0),
     "follower get, 10 x 10": Goal(ratio_min=1.0),
-    "leader killed, until a write": Goal(ratio_max=1.0),
+    "leader killed, no write for": Goal(ratio_max=1.0),
     "99th percentile, during to before": Goal(value_max=2.0),
 }
 _COLUMNS: Final = tuple(Contestant)

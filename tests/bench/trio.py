@@ -171,7 +171,7 @@ class Trio:
 
     def _flags(self, member: TrioMember, own: Path) -> list[str]:
         server = self._server_certificate
-        peer = self._authority.peer(member.name, "127.0.0.1")
+        peer = self._authority.peer(member.name)
         flags = {
             "name": member.name,
             "data-dir": own / "state",

@@ -30,6 +30,7 @@ _CHANGES = {
     "v3electionpb.Election": ["Campaign", "Proclaim", "Resign"],
     "kvsecurepb.Tenants": ["TenantAdd", "TenantDelete"],
     "kvsecurepb.Crypto": ["Rotate", "Reencrypt", "Retire"],
+    "kvsecurepb.Joining": ["TokenAdd", "Redeem"],
     "kvsecurepb.Versions": ["RetentionSet", "RetentionDelete", "Destroy"],
 }
 

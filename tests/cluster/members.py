@@ -46,6 +46,8 @@ _PASSING: Final = frozenset(
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,
+        # A member whose disk is full finds out by itself when there is room again.
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
 
@@ -127,7 +129,8 @@ class RealMember:
         self.place = place
         self.directory = directory
         self.data_directory = directory / "state"
-        self.log = directory / "server.log"
+        # Not on the disk that a test may fill.
+        self.log = directory.parent / f"{name}.log"
         self.is_paused = False
         self.process = self._process(flags)
 

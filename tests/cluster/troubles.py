@@ -19,12 +19,16 @@ from cluster.members import RealCluster, RealMember, eventually
 from cluster.wire import Rules, Wire
 from support.disk import SmallDisk
 
-from kvsecure.proto import cluster_pb2, maintenance_pb2
+from kvsecure.model.limits import WAL_SEGMENT_BYTES_MAX
+from kvsecure.proto import cluster_pb2, kv_pb2, maintenance_pb2
 
 __all__ = ["TROUBLES", "Scene"]
 
 _SHORT_S: Final = 0.7
 _LONG_S: Final = 3.0
+_LARGE_BYTES: Final = 1 << 20
+# The segment of the log that is written, the spare one, and a little more.
+_SEGMENTS_BYTES: Final = 2 * WAL_SEGMENT_BYTES_MAX + 8 * _LARGE_BYTES
 
 
 @final
@@ -67,6 +71,11 @@ class Scene:
         self.cluster.mend()
         for member in self.cluster.members:
             eventually(lambda at=member.name: self.cluster.put(at, b"well", b"v"))
+
+    def compact(self, revision: int) -> None:
+        """Give up what was before a revision, so that disks do not fill by themselves."""
+        request = kv_pb2.CompactionRequest(revision=revision)
+        self.cluster.client(self.cluster.leader().name).kv.Compact(request)
 
 
 def _host(member: RealMember) -> int:
@@ -151,7 +160,15 @@ def _very_late(scene: Scene) -> None:
 
 
 def _fill(scene: Scene, member: RealMember) -> None:
+    """Fill a disk, and then the segments of the log that were there already."""
     scene.disks[member.name].fill()
+    other = scene.chance.choice([each for each in scene.cluster.answering if each is not member])
+    ends_at = time.monotonic() + 6 * _LONG_S
+    written = 0
+    while written < _SEGMENTS_BYTES and time.monotonic() < ends_at:
+        with contextlib.suppress(grpc.RpcError):
+            scene.cluster.put(other.name, b"large", bytes(_LARGE_BYTES))
+            written += _LARGE_BYTES
     scene.hold()
 
 

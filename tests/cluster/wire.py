@@ -2,6 +2,7 @@
 
     Wire                   namespaces with an address each, and this machine as one more host
       set(Rules)           from now on: who is cut off from whom, how many are lost, how late
+      is_possible()          whether this machine and this user can have one
     python -m cluster.wire   the process that passes packets on; `Wire` starts it
 
 Owns: namespaces, their TUN devices, and the fate of every packet between them.
@@ -20,6 +21,7 @@ import os
 import random
 import secrets
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -42,6 +44,7 @@ _PACKET_BYTES_MAX: Final = 65_536
 # Where the last byte of the recipient stands in an IPv4 packet.
 _RECIPIENT: Final = 19
 _QUEUED_MAX: Final = 20_000
+_READY: Final = "ready\n"
 
 
 @final
@@ -81,6 +84,15 @@ class Wire:
         self._seed = seed
         self._process: subprocess.Popen[str] | None = None
 
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether there are namespaces and TUN devices for this user."""
+        return (
+            os.geteuid() == 0
+            and Path("/dev/net/tun").exists()
+            and all(shutil.which(program) for program in ("ip", "nsenter"))
+        )
+
     def address(self, host: int) -> str:
         """Return the address of a host."""
         return f"{self._net}.{host}"
@@ -108,7 +120,7 @@ class Wire:
         self._close()
 
     def set(self, rules: Rules) -> None:
-        """Have every packet from now on go by these rules."""
+        """Have every packet that is taken from now on go by these rules."""
         told = {"cut": sorted(rules.cut), "lost": rules.lost}
         self._tell(told | {"late_s": rules.late_s, "later_s": rules.later_s})
 
@@ -130,8 +142,7 @@ class Wire:
             env={**os.environ, "PYTHONPATH": str(here)},
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n", "no TUN devices here"
+        self._hear()
         for host in (*self._hosts, HERE):
             within = () if host == HERE else ("ip", "netns", "exec", self._namespace(host))
             device = self._device(host)
@@ -145,6 +156,12 @@ class Wire:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps(told)}\n")
         self._process.stdin.flush()
+        self._hear()
+
+    def _hear(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == _READY, "the process of the wire has ended"
 
     def _close(self) -> None:
         if self._process is not None:
@@ -242,7 +259,7 @@ def _tun(device: str, namespace: str | None) -> int:
     return end
 
 
-def main() -> None:
+def _main() -> None:
     """Pass packets on until standard input ends; each line of it is rules."""
     told = json.loads(sys.argv[1])
     ends = {int(host): _tun(*where) for host, where in told["devices"].items()}
@@ -253,8 +270,7 @@ def main() -> None:
     for end in hosts:
         poll.register(end, select.EPOLLIN)
     poll.register(sys.stdin.fileno(), select.EPOLLIN)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    _say_ready()
     while True:
         for end, _ in poll.poll(passing.wait_s()):
             if end in hosts:
@@ -264,8 +280,14 @@ def main() -> None:
             if not line:
                 return
             passing.take_rules(json.loads(line))
+            _say_ready()
         passing.deliver()
 
 
+def _say_ready() -> None:
+    sys.stdout.write(_READY)
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    main()
+    _main()

@@ -27,7 +27,7 @@ from support.rpc import Client
 
 from kvsecure.proto import kv_pb2, lease_pb2
 
-__all__ = ["Told", "Workload", "Write"]
+__all__ = ["Lease", "Step", "Told", "Workload", "Write"]
 
 _TIMEOUT_S: Final = 3.0
 _TTL_S: Final = 2

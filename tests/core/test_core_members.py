@@ -6,7 +6,7 @@ from core.stored_tables import MemoryTables, flush, reload
 from google.protobuf.message import Message
 
 from kvsecure.core.apply import apply
-from kvsecure.core.members import Members, added_member_id
+from kvsecure.core.members import Members, added_member_id, member_view
 from kvsecure.core.state import MEMBERSHIP_KINDS, State
 from kvsecure.model.answer import Answer
 from kvsecure.model.caller import Caller, Origin
@@ -101,6 +101,27 @@ def test_a_learner_votes_once_it_is_promoted() -> None:
 
     assert before == ((1,), (2,))
     assert _ids(state) == ((1, 2), ())
+
+
+def test_who_joins_by_token_is_joining_until_it_votes() -> None:
+    """It is one that has not started until it says where clients come, whatever happens else."""
+    state, tables = _state(1), MemoryTables()
+    command = _add(2, is_learner=True)
+    command.member.name, command.member.is_joining = "two", True
+    _do(state, command)
+    told = member_view(state.members.get(2) or state_pb2.Member())
+    _do(state, state_pb2.MemberUpdate(id=2, peer_urls=["https://n2:2380"]))
+    _do(state, state_pb2.MemberPublish(id=2, name="two", client_urls=["https://m2:2379"]))
+    flush(state, tables)
+    before = reload(tables).members.get(2)
+
+    _do(state, state_pb2.MemberPromote(id=2))
+
+    after = state.members.get(2)
+    assert before is not None
+    assert after is not None
+    assert (before.is_joining, after.is_joining) == (True, False)
+    assert (told.name, member_view(before).name) == ("", "two")
 
 
 def test_an_update_changes_peer_urls_and_nothing_else() -> None:

@@ -156,6 +156,7 @@ def test_oversized_requests_are_refused_by_etcds_texts(fortress: Fortress) -> No
         ("/etcdserverpb.Nothing/Put", b"", "UNIMPLEMENTED"),
         ("/KV/Put", b"", "UNIMPLEMENTED"),
         ("/etcdserverpb.KV/Put/", b"", "UNIMPLEMENTED"),
+        ("/etcdserverpb.Cluster/MemberShow", b"", "UNIMPLEMENTED"),
         ("/v3lockpb.Lock/TryLock", b"", "UNIMPLEMENTED"),
     ],
 )

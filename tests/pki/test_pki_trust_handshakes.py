@@ -179,7 +179,7 @@ def test_authority_cannot_sign_for_another_cluster(
             name="alice",
             identity=Identity(kind=Kind.USER, cluster=cluster, tenant="acme", name="alice"),
             hosts=(),
-            key=key,
+            public=key.public_key(),
             validity=Validity(
                 not_before=now - timedelta(minutes=1), not_after=now + timedelta(hours=1)
             ),

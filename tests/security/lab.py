@@ -31,6 +31,7 @@ from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
 from kvsecure.proto import auth_pb2, authstore_pb2, kv_pb2, lease_pb2, tenant_pb2
+from kvsecure.proto.joining_pb2 import JoinRedeemRequest
 from kvsecure.security.audit import GENESIS, AuditTrail, Head
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.feeds import Feeds
@@ -48,6 +49,7 @@ from kvsecure.storage.segments import SegmentPlace
 __all__ = [
     "CLUSTER",
     "MEMBER",
+    "NO_ADMISSION",
     "NO_KEYS",
     "NO_ROWS",
     "Asked",
@@ -117,6 +119,26 @@ class _Keys:
 
 
 NO_KEYS: Final = _Keys()
+
+
+@final
+class _Admission:
+    """The admission of a member without an authority."""
+
+    async def authority(self) -> Message:
+        """Refuse."""
+        raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
+
+    async def add_token(self, ttl_s: int) -> Message:
+        """Refuse."""
+        raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
+
+    async def redeem(self, request: JoinRedeemRequest, source: str) -> Message:
+        """Refuse."""
+        raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
+
+
+NO_ADMISSION: Final = _Admission()
 
 
 @final

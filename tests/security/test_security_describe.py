@@ -269,6 +269,8 @@ def test_names_of_requests_are_those_of_methods() -> None:
         _, service, name = path.split("/")
         if service == "kvsecurepb.Crypto":
             assert rpc_name(method.request) == f"Crypto{name}"
+        elif service == "kvsecurepb.Joining":
+            assert rpc_name(method.request) == f"Join{name}"
         elif name not in others:
             assert rpc_name(method.request) == name
     assert rpc_name(watch_pb2.WatchCreateRequest) == "WatchCreate"

@@ -184,3 +184,12 @@ def test_pace_is_the_flags() -> None:
     peers = configured("--heartbeat-interval=50", "--election-timeout=300").peers
 
     assert (peers.heartbeat_ms, peers.election_ms) == (50, 300)
+
+
+def test_authority_needs_members_with_certificates() -> None:
+    """A member that has the authority has a certificate to be known by itself."""
+    config = configured(*TLS, "--authority-dir=/var/lib/authority")
+
+    assert str(config.peers.authority_dir) == "/var/lib/authority"
+    assert configured(*TLS).peers.authority_dir is None
+    assert "--authority-dir" in refused("--authority-dir=/var/lib/authority")

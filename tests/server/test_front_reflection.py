@@ -23,6 +23,7 @@ _SERVED = {
     "grpc.reflection.v1.ServerReflection",
     "kvsecurepb.Audit",
     "kvsecurepb.Crypto",
+    "kvsecurepb.Joining",
     "kvsecurepb.Versions",
     "kvsecurepb.Tenants",
     "v3electionpb.Election",

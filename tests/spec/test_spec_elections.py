@@ -261,6 +261,16 @@ def test_who_has_granted_a_pre_vote_does_not_hurry_section_5_2() -> None:
     assert cluster.node(2).role is Role.FOLLOWER
 
 
+def test_who_follows_nobody_has_nobody_to_suspect_section_5_2() -> None:
+    """A member that has just started waits for the timeout."""
+    cluster = Cluster((1, 2, 3))
+    cluster.node(2).suspect_leader()
+
+    cluster.tick(2, TICKS - 1)
+
+    assert cluster.node(2).role is Role.FOLLOWER
+
+
 def test_learner_that_suspects_the_leader_never_stands_thesis_4_2_1() -> None:
     """It knows of no leader from then on, and waits."""
     cluster = Cluster((1, 2), learners=(3,))

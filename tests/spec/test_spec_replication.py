@@ -448,6 +448,27 @@ def test_lost_answers_free_the_window_section_5_5() -> None:
     assert len(cluster.applied(2)) == 9
 
 
+def test_news_of_a_commit_is_not_answered_section_5_3() -> None:
+    """What is committed need not be acknowledged; a question without news is answered."""
+    cluster = _three()
+    cluster.propose(1, "a")
+    for member in (1, 2):
+        cluster.persist(member)
+        cluster.deliver(lambda message: isinstance(message, Append) and bool(message.entries))
+    cluster.persist(2)
+    cluster.deliver(lambda message: isinstance(message, AppendReply))
+    (news,) = [message for message in cluster.wire if message.to == 2]
+    follower = cluster.node(2)
+
+    follower.step(news)
+    told = follower.log.committed, follower.take_messages()
+    follower.step(news)
+
+    assert isinstance(news, Append)
+    assert told == (news.committed, [])
+    assert [type(message) for message in follower.take_messages()] == [AppendReply]
+
+
 def test_heartbeat_never_commits_what_is_not_verified_section_5_3() -> None:
     """A commit index whose entry is another here, or not here, is not taken."""
     cluster = Cluster((1, 2, 3))

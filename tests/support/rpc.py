@@ -18,6 +18,7 @@ from kvsecure.proto import (
     crypto_pb2,
     election_pb2,
     health_pb2,
+    joining_pb2,
     kv_pb2,
     lease_pb2,
     lock_pb2,
@@ -86,6 +87,7 @@ class Client:
         self.election = Service(self, election_pb2.DESCRIPTOR.services_by_name["Election"])
         self.tenants = Service(self, tenant_pb2.DESCRIPTOR.services_by_name["Tenants"])
         self.crypto = Service(self, crypto_pb2.DESCRIPTOR.services_by_name["Crypto"])
+        self.joining = Service(self, joining_pb2.DESCRIPTOR.services_by_name["Joining"])
         self.versions = Service(self, version_pb2.DESCRIPTOR.services_by_name["Versions"])
         self.health = Service(self, health_pb2.DESCRIPTOR.services_by_name["Health"])
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self, final
 
 import uvloop
 from api.watching import Timers
-from security.lab import CLUSTER, MEMBER, NO_KEYS, World
+from security.lab import CLUSTER, MEMBER, NO_ADMISSION, NO_KEYS, World
 
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
@@ -131,6 +131,7 @@ class Front:
             upkeep=world.upkeep,
             membership=Membership(world.gate, wall_ns=world.clock, later=Timers().later),
             keys=NO_KEYS,
+            admission=NO_ADMISSION,
             ranges=LongRanges(world.gate, turn.at_end),
             header=lambda revision: encoder.field(revision, 1),
             at_turn_end=turn.at_end,

@@ -193,6 +193,7 @@ class Listener(Participant):
     def _on_append(self, message: Append) -> None:
         if not self._is_led_by(message.sender):
             return
+        committed = self.log.committed
         taken = self._following.take(message)
         if taken is Taken.IMPOSSIBLE:
             self._drop(Dropped.IMPOSSIBLE)
@@ -202,7 +203,10 @@ class Listener(Participant):
             self._note_truncation()
             end = message.prev_index + len(message.entries)
             if end <= self.log.durable and self._is_term_durable:
-                self._acknowledge()
+                # Nobody waits for an answer to the news that something is committed. A leader that
+                # asks what has come has no news, or asks again (see `take_heartbeat_reply`).
+                if message.entries or self.log.committed == committed:
+                    self._acknowledge()
             else:
                 self._following.is_owing = True
 

@@ -8,6 +8,7 @@ Follows: etcd's flags of the same names; differs: plaintext is for loopback only
 """
 
 import ipaddress
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -57,6 +58,7 @@ def build_peers(
         tls=tls,
         heartbeat_ms=heartbeat_ms,
         election_ms=election_ms,
+        authority_dir=_authority_dir(settings, tls),
     )
 
 
@@ -94,6 +96,16 @@ def _tls(settings: Settings) -> PeerTls | None:
     return PeerTls(
         cert_file=cert_file, key_file=key_file, trusted_ca_file=trusted_ca_file, crl_file=crl_file
     )
+
+
+def _authority_dir(settings: Settings, tls: PeerTls | None) -> Path | None:
+    path = settings.path("authority-dir")
+    if path is not None and tls is None:
+        raise ConfigError(
+            "--authority-dir is of no use without --peer-cert-file: whom it certifies would find "
+            "nobody to show the certificate to"
+        )
+    return path
 
 
 def _endpoints(settings: Settings, tls: PeerTls | None, listen: Listen) -> tuple[Endpoint, ...]:

@@ -177,6 +177,7 @@ class Peers:
         tls: None for plaintext, which is spoken over loopback only.
         heartbeat_ms: One tick of the consensus clock, and how often a leader says that it is there.
         election_ms: How long without a leader before an election, at least; 5 ticks or more.
+        authority_dir: The authority that newcomers have their certificates from, if it is here.
     """
 
     listen: tuple[Endpoint, ...]
@@ -184,6 +185,7 @@ class Peers:
     tls: PeerTls | None
     heartbeat_ms: int
     election_ms: int
+    authority_dir: Path | None
 
     @property
     def listen_urls(self) -> tuple[str, ...]:

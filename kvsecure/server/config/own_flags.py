@@ -41,6 +41,14 @@ OWN_FLAGS: Final[tuple[Flag, ...]] = (
     ),
     honoured(
         _K,
+        "authority-dir",
+        Kind.PATH,
+        "",
+        "The directory of the cluster's authority, which `kvsecure cluster init` makes: with it "
+        "this member makes join tokens, and gives certificates to those who bring one.",
+    ),
+    honoured(
+        _K,
         "client-cert-mode",
         Kind.CHOICE,
         "",
@@ -113,6 +121,7 @@ CLIENT_VARIABLES: Final = frozenset(
         "ENDPOINT",
         "ENDPOINTS",
         "HOME",
+        "JOIN_TOKEN",
         "KEK",
         "KEK_PREVIOUS",
         "KEY",
