@@ -106,6 +106,7 @@ class _Pair:
         self.wanted: list[tuple[Index, Term]] = []
         self.installed: list[Index] = []
         self.wants: Callable[[], bool] = lambda: True
+        self.audit_head = lambda: _HEAD_OF_TRAIL
         self.spare_bytes = 0
         self.tables_bytes_max = TABLES_BYTES_MAX
 
@@ -126,7 +127,7 @@ class _Pair:
             self.receiver.directory,
             tables_bytes_max=self.tables_bytes_max,
             wants=self._wants,
-            audit_head=lambda: _HEAD_OF_TRAIL,
+            audit_head=lambda: self.audit_head(),  # noqa: PLW0108 - a test may exchange it
             on_installed=self.installed.append,
             spare_bytes=self.spare_bytes,
         )
@@ -363,14 +364,14 @@ def test_a_key_that_was_rotated_meanwhile_is_not_relied_on(tmp_path: Path) -> No
         async with _pair(tmp_path) as pair:
             directory = pair.receiver.directory
 
-            def rotate() -> bool:
-                if len(pair.wanted) == 1:
-                    directory.keyring.rotate(now_s=1)
-                return True
+            def rotate() -> tuple[int, bytes]:
+                directory.keyring.become(directory.keyring.rotated(KEK, now_s=1))
+                return _HEAD_OF_TRAIL
 
-            pair.wants = rotate
+            pair.audit_head = rotate
             await _refused(pair)
             assert len(pair.wanted) == 1
+            assert directory.keyring.current_term == 2
 
     play(scene())
 
