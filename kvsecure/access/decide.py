@@ -475,6 +475,7 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         # Of the member itself, after a log-in; nobody can send it.
         state_pb2.VerifierUpgrade: Rule(_nobody, {"user": _S, "old_hash": _X, "new_hash": _X}),
         # Of the member itself; nobody can send it.
+        state_pb2.Compare: Rule(_nobody, {"form": _O}),
         state_pb2.MemberPublish: Rule(_nobody, {"id": _O, "name": _O, "client_urls": _O}),
         state_pb2.SigningKeyAdd: Rule(_nobody, {"member_id": _O, "public_key": _O}),
         # the cluster

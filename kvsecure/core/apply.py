@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide
 from kvsecure.access.grants import Grants
 from kvsecure.core.accounts import ROOT, Tenant
+from kvsecure.core.comparison import COMPARISON_FORM, is_long, mark_in_steps
 from kvsecure.core.declaring import DECLARATIONS
 from kvsecure.core.mvcc.retention import Policy
 from kvsecure.core.mvcc.space import Space
@@ -435,6 +436,27 @@ def _alarm(context: _Context, command: maintenance_pb2.AlarmRequest) -> Answer:
     return context.answer(bytes_field(b"\x12", member.SerializeToString()))
 
 
+def _compare(context: _Context, command: state_pb2.Compare) -> Answer | type_steps:
+    if command.form != COMPARISON_FORM:
+        # A member of another version compares something else.
+        context.state.mark = None
+        return context.answer()
+    steps = _marked(context)
+    if is_long(context.state):
+        return steps
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        done: Answer = end.value
+        return done
+
+
+def _marked(context: _Context) -> type_steps:
+    context.state.mark = yield from mark_in_steps(context.state)
+    return context.answer()
+
+
 def _tenant_add(context: _Context, command: tenant_pb2.TenantAddRequest) -> Answer:
     state = context.state
     tenant = state.accounts.add_tenant(command.name)
@@ -505,6 +527,7 @@ _COMMANDS: Final[Mapping[type, Callable[[_Context, Any], Answer | type_steps]]] 
         auth_pb2.AuthRoleRevokePermissionRequest: _role_revoke_permission,
         state_pb2.VerifierUpgrade: _verifier_upgrade,
         maintenance_pb2.AlarmRequest: _alarm,
+        state_pb2.Compare: _compare,
         tenant_pb2.TenantAddRequest: _tenant_add,
         tenant_pb2.TenantDeleteRequest: _tenant_delete,
         **{command: _declared(declare) for command, declare in DECLARATIONS.items()},

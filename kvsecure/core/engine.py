@@ -460,11 +460,13 @@ class Engine:
         begun_ns = now_ns()
         is_more = False
         try:
-            for proposal, outcome in self.replica.apply_committed(begun_ns):
-                self._let_go(proposal)
-                if not proposal.done:
-                    proposal.done = True
-                    finish(proposal, outcome)
+            for finished in self.replica.apply_committed(begun_ns):
+                if finished is not None:
+                    proposal, outcome = finished
+                    self._let_go(proposal)
+                    if not proposal.done:
+                        proposal.done = True
+                        finish(proposal, outcome)
                 if now_ns() - begun_ns > _APPLY_NS_MAX:
                     is_more = True
                     break

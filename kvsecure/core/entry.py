@@ -79,6 +79,8 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         # Of the member itself.
         31: state_pb2.VerifierUpgrade,
         40: maintenance_pb2.AlarmRequest,
+        # Of the member itself.
+        41: state_pb2.Compare,
         50: tenant_pb2.TenantAddRequest,
         51: tenant_pb2.TenantDeleteRequest,
         60: state_pb2.MemberAdd,

@@ -10,6 +10,7 @@ Keeps: a key is attached to at most one lease, the one its newest version names;
 """
 
 import heapq
+from collections.abc import Iterator
 from typing import NamedTuple, final
 
 from kvsecure.model.ids import LeaseId
@@ -109,6 +110,11 @@ class LeaseTable:
         found.deadline_ns = now_ns + found.known_s * _NS
         self._await(found.deadline_ns, lease, found)
         self._watch_over(lease, found, now_ns)
+
+    def stored(self) -> Iterator[tuple[LeaseId, int, int]]:
+        """Yield of each lease its id, its TTL, and what its last checkpoint says, 0 if nothing."""
+        for lease, each in self._leases.items():
+            yield lease, each.ttl_s, each.remaining_s
 
     def remaining_s(self, lease: LeaseId) -> int:
         """Return what a lease's last checkpoint says, in seconds; 0 if there is none."""

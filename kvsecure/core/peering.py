@@ -40,7 +40,7 @@ from kvsecure.core.relay_codec import decode as decode_relayed
 from kvsecure.core.relay_codec import encode as encode_relayed
 from kvsecure.core.replica import Proposal, Replica
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.ids import Index, MemberId, TenantId
+from kvsecure.model.ids import SYSTEM_TENANT, Index, MemberId, TenantId
 
 __all__ = ["NoPeers", "Peering", "Peers", "type_answer"]
 
@@ -188,6 +188,8 @@ class Peering:
         """Take note that a member cannot be reached: what it was sent may not have got there."""
         if member == self._replica.node.leader:
             self.forsake(NOBODY)
+        else:
+            self.relay.lost(member)
 
     def parted(self, member: MemberId) -> None:
         """Take note that a member neither can be reached nor reaches us: it seems to be gone."""
@@ -201,6 +203,19 @@ class Peering:
             self.relay.ask(leader, tenant, request, self._now_ns(), answered)
         else:
             answered(0, Refused(Failure.TIMEOUT))
+
+    def ask_member(
+        self, member: MemberId, request: Message, answered: type_answered, grace_ns: int = 0
+    ) -> None:
+        """Ask another member, as the leader, what only that one knows.
+
+        Args:
+            member: Who.
+            request: What.
+            answered: Told the answer, or why there is none; at the latest when another one leads.
+            grace_ns: How much longer than a command it may take.
+        """
+        self.relay.ask(member, SYSTEM_TENANT, request, self._now_ns(), answered, grace_ns)
 
     # --- in ---------------------------------------------------------------------------------------
 

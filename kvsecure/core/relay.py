@@ -49,6 +49,7 @@ class _Sent(NamedTuple):
 
 class _Asked(NamedTuple):
     to: MemberId
+    # When it would have been asked if it could take no longer than a command.
     since_ns: int
     answered: type_answered
 
@@ -98,24 +99,26 @@ class Relay:
 
     def ask(
         self,
-        leader: MemberId,
+        member: MemberId,
         tenant: TenantId,
         request: Message,
         now_ns: int,
         answered: type_answered,
+        grace_ns: int = 0,
     ) -> None:
-        """Ask the leader something.
+        """Ask another member something.
 
         Args:
-            leader: Who that is.
+            member: The leader, or as the leader any other.
             tenant: Whose lease, if it is about one.
             request: What is asked.
             now_ns: Monotonic time in nanoseconds.
             answered: Told the revision and the answer's bytes, or why there is none.
+            grace_ns: How much longer than for a command the answer is waited for.
         """
         self._number += 1
-        if self._send(leader, encode(Ask(self._number, tenant, request))):
-            self._asked[self._number] = _Asked(leader, now_ns, answered)
+        if self._send(member, encode(Ask(self._number, tenant, request))):
+            self._asked[self._number] = _Asked(member, now_ns + grace_ns, answered)
         else:
             answered(0, Refused(Failure.TIMEOUT))
 
@@ -126,6 +129,11 @@ class Relay:
             del self._asked[answer.number]
             came = answer.came
             asked.answered(answer.revision, Refused(came) if isinstance(came, Failure) else came)
+
+    def lost(self, member: MemberId) -> None:
+        """Take note that a member cannot be reached, and will not answer what it was asked."""
+        for number in [n for n, asked in self._asked.items() if asked.to == member]:
+            self._asked.pop(number).answered(0, Refused(Failure.TIMEOUT))
 
     def forsake(self, leader: MemberId) -> list[Proposal]:
         """Take note that this member is all that may lead; return the commands others have lost.

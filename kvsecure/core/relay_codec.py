@@ -1,7 +1,7 @@
-"""What a member asks of the leader for its clients, as bytes.
+"""What members ask of each other besides consensus, as bytes.
 
     Propose   put these entries into the log            Proposed  they are there, from an index on
-    Ask       what only the leader knows                Answer    it, or why not
+    Ask       what only the other member knows          Answer    it, or why not
                                                         Declined  nothing was put into the log
 
 Owns: the one form of each of these, told from messages of consensus by their first byte.
@@ -54,6 +54,7 @@ _ASKED: Final[Mapping[int, type[Message]]] = MappingProxyType(
         1: lease_pb2.LeaseKeepAliveRequest,
         2: lease_pb2.LeaseTimeToLiveRequest,
         3: state_pb2.LearnerReadiness,
+        4: state_pb2.MarkRequest,
     }
 )
 _ASKED_NUMBERS: Final = {kind: number for number, kind in _ASKED.items()}
@@ -118,7 +119,7 @@ class Declined(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A question of somebody who may ask it, about a lease of a tenant or about a learner."""
+    """A question of somebody who may ask it, about a lease of a tenant, a learner, or a mark."""
 
     number: int
     tenant: TenantId

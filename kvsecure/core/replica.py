@@ -37,6 +37,9 @@ __all__ = [
 _FRAME: Final = struct.Struct(">QQQQ")
 _LENGTH: Final = struct.Struct(">I")
 
+# A member that was away may have very many to apply.
+_REPLAYED_AT_ONCE: Final = 16
+
 Outcome = Answer | Refused
 
 
@@ -204,12 +207,15 @@ class Replica:
         """Take note that the last work order is durable; the next one may go out at once."""
         self.node.persisted()
 
-    def apply_committed(self, now_ns: int) -> Generator[tuple[Proposal, Outcome], None, None]:
+    def apply_committed(
+        self, now_ns: int
+    ) -> Generator[tuple[Proposal, Outcome] | None, None, None]:
         """Apply what is committed, durable here, and not applied, or one step of what is long.
 
         Yields:
-            Each proposal that is finished, with its outcome, in log order. Whoever has enough
-            closes the iterator, and goes on with another one.
+            Each proposal that is finished, with its outcome, in log order; None now and then
+            among entries that nobody here waits for. Whoever has enough closes the iterator, and
+            goes on with another one.
         """
         if self._lost:
             yield from self._take_lost()
@@ -247,6 +253,8 @@ class Replica:
                 return
             else:
                 self._note_applied(index)
+                if not index % _REPLAYED_AT_ONCE:
+                    yield None
 
     def _take_lost(self) -> Generator[tuple[Proposal, Outcome], None, None]:
         while self._lost:

@@ -13,6 +13,7 @@ from typing import Final, final
 from google.protobuf.message import DecodeError, Message
 
 from kvsecure.core.accounts import Accounts, Tenant
+from kvsecure.core.mark import Mark
 from kvsecure.core.members import Members
 from kvsecure.core.mvcc.records import Records, TableSource
 from kvsecure.core.mvcc.retention import Compaction, Destruction, Policy
@@ -64,6 +65,8 @@ class State:
         self.members = Members()
         # (member, alarm) pairs that are raised.
         self.alarms: set[tuple[int, int]] = set()
+        # What the state came to when that was last asked for through the log.
+        self.mark: Mark | None = None
         self._rows: dict[bytes, bytes | None] = {}
         # Through which entry the tables have it, or will have it when the flush that is on its way
         # has ended.

@@ -204,6 +204,26 @@ class MemberPromote(_message.Message):
     id: int
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
+class Compare(_message.Message):
+    __slots__ = ("form",)
+    FORM_FIELD_NUMBER: _ClassVar[int]
+    form: int
+    def __init__(self, form: _Optional[int] = ...) -> None: ...
+
+class MarkRequest(_message.Message):
+    __slots__ = ("index", "versions")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    versions: bool
+    def __init__(self, index: _Optional[int] = ..., versions: _Optional[bool] = ...) -> None: ...
+
+class MarkResponse(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: bytes
+    def __init__(self, digest: _Optional[bytes] = ...) -> None: ...
+
 class LearnerReadiness(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -176,6 +176,19 @@ class Upkeep:
         finally:
             self._checking = False
 
+    async def hash_through(self, revision: int) -> bytes:
+        """Hash every version through a revision, for other members to compare; nothing if not.
+
+        Damage raises the alarm here, and says nothing about others.
+        """
+        try:
+            return (await self._scans.survey(revision)).versions_hash
+        except Damage as damage:
+            self._raise_alarm(damage)
+        except (Refused, OSError, TimeoutError) as error:
+            _log.warning("what is stored could not be hashed", error=str(error))
+        return b""
+
     def check_soon(self) -> None:
         """Check without being waited for."""
         self._spawn(self.check())

@@ -30,6 +30,7 @@ from kvsecure.proto import lease_pb2, state_pb2
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
+from kvsecure.security.comparing import Comparing
 from kvsecure.security.feeds import Feeds
 from kvsecure.security.gate import Gate
 from kvsecure.security.introduction import Introduction
@@ -167,6 +168,7 @@ def assemble(
         spawn=tasks.spawn,
         schedule=turn.schedule,
     )
+    comparing = Comparing(gate, upkeep, spawn=tasks.spawn)
     sealing = Sealing(directory, restored.reader, gate, tasks.spawn)
     services = _services(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
@@ -175,6 +177,7 @@ def assemble(
         lease_pb2.LeaseKeepAliveRequest: gate.leases.answer_member,
         lease_pb2.LeaseTimeToLiveRequest: gate.leases.answer_member,
         state_pb2.LearnerReadiness: services.membership.answer_member,
+        state_pb2.MarkRequest: comparing.answer_member,
     }
     front = front_end(
         *(config, directory.identity.trust_domain, services, turn, tasks, credentials),
@@ -188,7 +191,7 @@ def assemble(
     engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
     engine.timers.every(_PURGE_SCAN_S, Purging(directory, gate, scans, tasks.spawn).look)
     if config.limits.corrupt_check_ns:
-        engine.timers.every(max(1.0, config.limits.corrupt_check_ns / 1e9), upkeep.check_soon)
+        engine.timers.every(max(1.0, config.limits.corrupt_check_ns / 1e9), comparing.begin)
     return MemberParts(
         engine=engine,
         gate=gate,

@@ -310,6 +310,7 @@ _ACCOUNT_ROWS: Final = (
     _no(CLUSTER_ROOT, state_pb2.PutBurst(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, lease_pb2.LeaseCheckpointRequest(), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.Clock(time_s=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.Compare(form=1), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.MemberPublish(id=1), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.SigningKeyAdd(member_id=1), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
@@ -346,6 +347,7 @@ _NEVER_ALLOWED: Final = frozenset(
         watch_pb2.WatchRequest,
         lease_pb2.LeaseCheckpointRequest,
         state_pb2.Clock,
+        state_pb2.Compare,
         state_pb2.MemberPublish,
         state_pb2.PutBurst,
         state_pb2.SigningKeyAdd,

@@ -321,6 +321,7 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
     kv_pb2.TxnRequest: requests.txns(),
     kv_pb2.CompactionRequest: st.builds(kv_pb2.CompactionRequest, revision=_INT64),
     state_pb2.Clock: st.builds(state_pb2.Clock, time_s=_INT64),
+    state_pb2.Compare: st.builds(state_pb2.Compare, form=st.sampled_from((0, 1, 2))),
     version_pb2.RetentionSetRequest: st.builds(
         version_pb2.RetentionSetRequest,
         prefix=requests.keys,
@@ -446,3 +447,4 @@ def test_replay_makes_the_same_state(commands: list[tuple[Caller, Message | PutB
 
     assert outcomes[0] == outcomes[1]
     assert everything(first) == everything(second)
+    assert first.mark == second.mark

@@ -13,6 +13,8 @@ from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import MemberId
 
+_MANY = 99
+
 
 def _is(text: bytes, kind: type) -> bool:
     return text[0] == 0x80 and isinstance(decode(text), kind)
@@ -48,6 +50,31 @@ def test_every_member_takes_a_write_and_all_apply_it(tmp_path: Path) -> None:
             for member in lab.members.values():
                 assert [value_of(member.state, b"k%d" % n) for n in lab.members] == [b"v"] * 3
                 assert member.engine.pending_count == member.engine._pending_bytes == 0
+
+    asyncio.run(act())
+
+
+def test_member_that_is_behind_catches_up_in_turns(tmp_path: Path) -> None:
+    """What it has to apply and nobody waits for here is applied bit by bit all the same."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            leader, behind = lab.leader, lab.followers[0]
+            behind.held = []
+            behind.glance_ns = 6_000_000
+            told = [leader.submit_put(b"k%02d" % n, b"v") for n in range(_MANY)]
+            leader.engine.end_turn()
+            await asyncio.gather(*told)
+            newest = leader.state.store.revision
+            turns = 0
+            while behind.state.store.revision < newest:
+                await eventually(lambda: behind.held or behind.state.store.revision == newest)
+                turns += 1
+                steps, behind.held = behind.held, []
+                for step in steps:
+                    step()
+
+            assert turns > 2
 
     asyncio.run(act())
 

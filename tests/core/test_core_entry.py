@@ -95,6 +95,7 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
         "011f E 0a0175 120161 1a0162",
     ),
     (maintenance_pb2.AlarmRequest(action=1, memberID=3, alarm=1), "0128 E 0801 1003 1801"),
+    (state_pb2.Compare(form=1), "0129 E 0801"),
     (tenant_pb2.TenantAddRequest(name="t", root_no_password=True), "0132 E 0a0174 1801"),
     (tenant_pb2.TenantDeleteRequest(name="t"), "0133 E 0a0174"),
     (

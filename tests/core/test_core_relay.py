@@ -5,8 +5,8 @@ from kvsecure.core.relay_codec import Answer, Ask, Propose, decode
 from kvsecure.core.replica import Proposal
 from kvsecure.model.caller import Caller, Origin
 from kvsecure.model.errors import Failure, Refused
-from kvsecure.model.ids import DEFAULT_TENANT, MemberId
-from kvsecure.proto import kv_pb2, lease_pb2
+from kvsecure.model.ids import DEFAULT_TENANT, SYSTEM_TENANT, MemberId
+from kvsecure.proto import kv_pb2, lease_pb2, state_pb2
 
 _LEADER = MemberId(1)
 _OTHER = MemberId(2)
@@ -123,6 +123,31 @@ def test_question_is_answered_once_whatever_becomes_of_the_leader() -> None:
 
     failures = [came.failure for _, came in told[1:] if isinstance(came, Refused)]
     assert failures == [Failure.TIMEOUT, Failure.TIMEOUT_LEADER_LOST]
+
+
+def test_question_may_be_given_more_time_and_ends_with_who_was_asked() -> None:
+    """What takes long is waited for longer, and not from a member that cannot be reached."""
+    relay = Relay(_Way(), 0)
+    told: list[tuple[str, bytes | Refused]] = []
+
+    def ask(name: str, member: MemberId, grace_ns: int) -> None:
+        request = state_pb2.MarkRequest(index=1)
+
+        def answered(_: int, came: bytes | Refused) -> None:
+            told.append((name, came))
+
+        relay.ask(member, SYSTEM_TENANT, request, 10, answered, grace_ns)
+
+    ask("short", _OTHER, 0)
+    ask("long", _OTHER, 100)
+    ask("lost", _LEADER, 100)
+    assert list(relay.expired(50)) == []
+    relay.lost(_LEADER)
+    assert [name for name, _ in told] == ["short", "lost"]
+    assert list(relay.expired(111)) == []
+
+    assert [name for name, _ in told] == ["short", "lost", "long"]
+    assert all(isinstance(came, Refused) for _, came in told)
 
 
 def test_commands_nobody_waits_for_are_forgotten() -> None:

@@ -24,7 +24,7 @@ from kvsecure.core.relay_codec import (
 from kvsecure.model.errors import Failure
 from kvsecure.model.ids import Index, TenantId, Term
 from kvsecure.proto.lease_pb2 import LeaseKeepAliveRequest, LeaseTimeToLiveRequest
-from kvsecure.proto.state_pb2 import LearnerReadiness
+from kvsecure.proto.state_pb2 import LearnerReadiness, MarkRequest
 
 _NUMBERS = st.integers(0, 2**64 - 1)
 _POSSIBLE = st.integers(0, NUMBER_MAX)
@@ -32,6 +32,7 @@ _REQUESTS = st.one_of(
     st.builds(LeaseKeepAliveRequest, ID=st.integers(-(2**63), 2**63 - 1)),
     st.builds(LeaseTimeToLiveRequest, ID=st.integers(-(2**63), 2**63 - 1), keys=st.booleans()),
     st.builds(LearnerReadiness, id=st.integers(0, 2**64 - 1)),
+    st.builds(MarkRequest, index=st.integers(0, 2**64 - 1), versions=st.booleans()),
 )
 _TOLD = st.one_of(st.binary(max_size=40), st.sampled_from(list(_FAILURES.values())))
 _SAID = st.one_of(

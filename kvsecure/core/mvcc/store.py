@@ -85,6 +85,9 @@ class Store:
         self.revision: int = REVISION_EMPTY
         # -1: nothing was ever compacted; etcd shows it so.
         self.compacted: int = -1
+        # How often versions were given up in any other way since the start: a key's that was
+        # destroyed, a tenant's that is gone.
+        self.erasures = 0
         self.timeline = Timeline()
         self._spaces: dict[TenantId, Space] = {}
         # Of tenants that are gone, until all of their records are given up.
@@ -125,6 +128,7 @@ class Store:
     def drop_space(self, tenant: TenantId) -> None:
         """Forget a tenant's keys at once, and their bytes in slices."""
         space = self._erasing[tenant] = self._spaces.pop(tenant)
+        self.erasures += 1
         self.slices.append(self._erase(space))
 
     # --- reading and writing --------------------------------------------------------------------
@@ -308,6 +312,7 @@ class Store:
             Whether it existed; then it was deleted in a revision of its own.
         """
         exists = space.index.head(key) is not None
+        self.erasures += 1
         writing = Writing(space, self.records, self.revision + 1)
         if exists:
             writing.delete(key)

@@ -30,7 +30,7 @@ _NO_ROTATION: Final = (
     "log files are not rotated by the server and grow; rotate them from outside with a copy and a "
     "truncation"
 )
-_NOT_COMPARED: Final = "members do not compare their hashes by themselves in this release"
+_NOT_COMPARED: Final = "members are compared at the interval of --corrupt-check-time alone"
 _NO_NEW_CLUSTER: Final = (
     "a cluster that has lost its majority is made anew from a backup: `kvsecure snapshot restore`"
 )
@@ -111,8 +111,8 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "corrupt-check-time",
         Kind.DURATION,
         "0s",
-        "How often everything stored is read and checked; damage raises the CORRUPT alarm. "
-        "0 never does.",
+        "How often everything stored is read and checked, and compared with what other members "
+        "have; damage and differences raise the CORRUPT alarm. 0 never does.",
         bounds=Bounds(0, 365 * 24 * HOUR_NS),
     ),
     accepted(_F, "compact-hash-check-time", Kind.DURATION, "1m0s", _NOT_COMPARED),
