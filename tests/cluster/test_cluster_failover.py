@@ -14,7 +14,7 @@ from support.streams import WatchScript
 
 from kvsecure.proto import kv_pb2, lease_pb2
 
-# No follower stands for election before it has heard nothing for twice as long.
+# Half of what a follower waits, at least, before it stands for election of its own accord.
 _HAND_OVER_S = 0.5
 _TRIES = 5
 
@@ -163,7 +163,7 @@ def test_etcdctl_with_all_endpoints_rides_through_a_kill(trio: RealCluster) -> N
 def test_leader_that_is_told_to_end_hands_over(
     trio: RealCluster, say: Callable[[str], None]
 ) -> None:
-    """After SIGTERM others write on sooner than any election could be called for."""
+    """After SIGTERM others write on without having waited for silence."""
     gaps_s = []
     while len(gaps_s) < _TRIES and not any(gap_s < _HAND_OVER_S for gap_s in gaps_s):
         leader = trio.leader()
