@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
+from google.protobuf.message import Message
+
 from kvsecure.access.decide import check_total
 from kvsecure.api.header import HeaderEncoder
 from kvsecure.api.methods import METHODS
@@ -20,6 +22,7 @@ from kvsecure.api.services import Services
 from kvsecure.bundled import resource
 from kvsecure.core.engine import Engine
 from kvsecure.core.member import MemberFacts
+from kvsecure.core.peering import type_answer
 from kvsecure.core.raft.status import Role
 from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
@@ -173,12 +176,7 @@ def assemble(
     services = _services(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
-    engine.peering.answering |= {
-        lease_pb2.LeaseKeepAliveRequest: gate.leases.answer_member,
-        lease_pb2.LeaseTimeToLiveRequest: gate.leases.answer_member,
-        state_pb2.LearnerReadiness: services.membership.answer_member,
-        state_pb2.MarkRequest: comparing.answer_member,
-    }
+    engine.peering.answering |= _answering(gate, services, comparing)
     front = front_end(
         *(config, directory.identity.trust_domain, services, turn, tasks, credentials),
         peer_port.links,
@@ -203,6 +201,18 @@ def assemble(
         peer_port=peer_port,
         introduction=introduction,
     )
+
+
+def _answering(
+    gate: Gate, services: Services, comparing: Comparing
+) -> dict[type[Message], type_answer]:
+    """Return who answers what other members ask."""
+    return {
+        lease_pb2.LeaseKeepAliveRequest: gate.leases.answer_member,
+        lease_pb2.LeaseTimeToLiveRequest: gate.leases.answer_member,
+        state_pb2.LearnerReadiness: services.membership.answer_member,
+        state_pb2.MarkRequest: comparing.answer_member,
+    }
 
 
 def credentials_of(config: ServerConfig) -> Credentials | None:
