@@ -184,6 +184,8 @@ class Engine:
         self.timers.every(_SWEEP_S, self._sweep)
         self._tick()
         await self._started.wait()
+        # Work that was not done when the member ended; nothing may be applied for a long time.
+        self.slicing.begin()
 
     @property
     def state(self) -> State:
