@@ -256,7 +256,10 @@ class Engine:
         waiting += self._collected
         self._collected = []
         self.peering.hand_on()
-        self.drive()
+        # What else follows does so when this turn is over: its answers are this turn's.
+        self._persist()
+        if not self.replica.node.is_alone:
+            self.peering.speak()
 
     def put(self, proposals: Sequence[Proposal]) -> Index:
         """Put commands that were taken into the log, as its leader; return the first one's index.
