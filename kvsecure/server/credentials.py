@@ -149,8 +149,10 @@ class Credentials:
             on_change: Called when something else is in force: judge every peer again.
             note: Records what was taken up, and what could not be.
         """
-        # An event belongs to the loop that first waits for it.
-        self._asked = asyncio.Event()
+        # An event belongs to the loop that first waits for it; what was asked before counts.
+        was_asked, self._asked = self._asked.is_set(), asyncio.Event()
+        if was_asked:
+            self._asked.set()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), _LOOK_S)
