@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h11
@@ -14,6 +15,7 @@ from support.turns import HeldTurn
 from wire.socket_peer import SocketPeer
 
 from kvsecure.api.methods import METHODS
+from kvsecure.core.members import Members
 from kvsecure.model.answer import Answer
 from kvsecure.security.session import Peer
 from kvsecure.server.calls import CallCounts
@@ -30,6 +32,11 @@ class _Gate:
     """A gate that answers when it is told to."""
 
     asked: list[Any] = field(default_factory=list)
+    # A state whose members name nobody a learner.
+    engine: Any = field(
+        default_factory=lambda: SimpleNamespace(state=SimpleNamespace(members=Members()))
+    )
+    facts: Any = field(default_factory=lambda: SimpleNamespace(member=1))
 
     def read(self, asking: Any, request: Any, *, stale: bool = False) -> None:
         self.asked.append(asking)
