@@ -6,6 +6,7 @@ Never: replaces a part of the session or of the gateway.
 
 import contextlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final, final
 
 from fuzz.target import Broken, Target, agree, places
@@ -13,6 +14,7 @@ from support.turns import HeldTurn
 from wire.dialogue import cut
 
 from kvsecure.api.methods import METHODS
+from kvsecure.core.members import Members
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.security.session import Peer
@@ -35,6 +37,9 @@ class _Rote:
     """A gate, and the feeds behind it, that reads answer with nothing and refuse all else."""
 
     revision: Final = 1
+    # Its members name nobody a learner.
+    engine: Final = SimpleNamespace(state=SimpleNamespace(members=Members()))
+    facts: Final = SimpleNamespace(member=1)
 
     @staticmethod
     def read(asking: Any, _: Any, *, stale: bool = False) -> None:
