@@ -42,7 +42,7 @@ from kvsecure.core.replica import Proposal, Replica
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT, Index, MemberId, TenantId
 
-__all__ = ["NoPeers", "Peering", "Peers", "type_answer"]
+__all__ = ["NoPeers", "Peering", "Peers", "SnapshotDone", "type_answer"]
 
 # Answers a question of another member, at once or later.
 type_answer = Callable[[TenantId, Message, type_answered], None]
@@ -57,18 +57,26 @@ _REASONS: Final = {
 }
 
 
+class SnapshotDone(Protocol):
+    """Told what became of a snapshot that was to be sent."""
+
+    def __call__(self, *, is_installed: bool) -> None:
+        """Take note of it."""
+        ...
+
+
 class Peers(Protocol):
     """The ways to the other members."""
 
-    def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
+    def follow(self, members: Members, partners: frozenset[MemberId], /) -> None:
         """Have ways to the members that are declared and to partners in consensus, no others."""
         ...
 
-    def send(self, member: MemberId, text: bytes) -> bool:
+    def send(self, member: MemberId, text: bytes, /) -> bool:
         """Send bytes, without ever waiting; return whether they are on their way."""
         ...
 
-    def send_snapshot(self, order: SnapshotOrder, done: Callable[[bool], None]) -> None:
+    def send_snapshot(self, order: SnapshotOrder, done: SnapshotDone, /) -> None:
         """Send the applied state; tell whether it was installed, once."""
         ...
 
@@ -77,20 +85,16 @@ class Peers(Protocol):
 class NoPeers:
     """For a member that is alone."""
 
-    def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
+    def follow(self, _: Members, __: frozenset[MemberId], /) -> None:
         """Have none."""
 
-    def send(self, member: MemberId, text: bytes) -> bool:  # noqa: ARG002 - there is nobody
+    def send(self, _: MemberId, __: bytes, /) -> bool:
         """Drop it."""
         return False
 
-    def send_snapshot(
-        self,
-        order: SnapshotOrder,  # noqa: ARG002 - there is nobody
-        done: Callable[[bool], None],
-    ) -> None:
+    def send_snapshot(self, _: SnapshotOrder, done: SnapshotDone, /) -> None:
         """Give it up."""
-        done(False)
+        done(is_installed=False)
 
 
 class _Member(Protocol):
@@ -291,7 +295,7 @@ class Peering:
         said = came.failure if isinstance(came, Refused) else came
         self._peers.send(sender, encode_relayed(Answer(number, revision, said)))
 
-    def _report(self, peer: MemberId, is_installed: bool) -> None:  # noqa: FBT001 - a callback
+    def _report(self, peer: MemberId, *, is_installed: bool) -> None:
         self._replica.node.report_snapshot(peer, ok=is_installed)
         self._member.drive_soon()
 

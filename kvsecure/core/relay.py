@@ -37,7 +37,7 @@ type_answered = Callable[[int, bytes | Refused], None]
 class Send(Protocol):
     """Sends bytes to a member, without ever waiting."""
 
-    def __call__(self, member: MemberId, text: bytes) -> bool:
+    def __call__(self, member: MemberId, text: bytes, /) -> bool:
         """Return whether they are on their way."""
         ...
 

@@ -13,6 +13,7 @@ from typing import Final, final
 
 from kvsecure.core.engine import Engine
 from kvsecure.core.members import Members
+from kvsecure.core.peering import SnapshotDone
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.scans import Scans
 from kvsecure.model.ids import MemberId
@@ -117,7 +118,7 @@ class PeerPort:
         """Send bytes, without ever waiting; return whether they are on their way."""
         return self.links.send(member, text)
 
-    def send_snapshot(self, order: SnapshotOrder, done: Callable[[bool], None]) -> None:
+    def send_snapshot(self, order: SnapshotOrder, done: SnapshotDone) -> None:
         """Send the applied state; tell whether it was installed, once."""
 
         async def send() -> None:
@@ -125,7 +126,7 @@ class PeerPort:
             try:
                 is_installed = await self._sending.send(order)
             finally:
-                done(is_installed)
+                done(is_installed=is_installed)
 
         self._spawn(send())
 

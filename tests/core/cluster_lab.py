@@ -17,6 +17,7 @@ from typing import final
 from core.engine_lab import WANTED, EngineLab, eventually, running
 
 from kvsecure.core.members import Members
+from kvsecure.core.peering import SnapshotDone
 from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.raft.settings import Settings
@@ -61,10 +62,10 @@ class _Ways:
         """Carry bytes to another member, if nothing is in the way."""
         return self._lab.carry(self._own, member, text)
 
-    def send_snapshot(self, order: SnapshotOrder, done: Callable[[bool], None]) -> None:
+    def send_snapshot(self, order: SnapshotOrder, done: SnapshotDone) -> None:
         """Take note that it was ordered."""
         self._lab.snapshots.append(order)
-        done(False)
+        done(is_installed=False)
 
 
 @final
