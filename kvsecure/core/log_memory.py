@@ -6,17 +6,13 @@ Follows: etcd keeps the last 5,000 entries for slow followers; here it is bytes 
 """
 
 from collections import deque
-from typing import Final, final
+from typing import final
 
 from kvsecure.core.raft.node import Node
 from kvsecure.model.ids import Index
+from kvsecure.model.limits import LOG_KEPT_BYTES_MAX, LOG_KEPT_ENTRIES_MAX
 
 __all__ = ["LogMemory"]
-
-# Who is further behind is sent a snapshot.
-_BYTES_MAX: Final = 64 * 1024 * 1024
-# And no more entries than this, however small they are.
-_ENTRIES_MAX: Final = 250_000
 
 
 @final
@@ -48,7 +44,9 @@ class LogMemory:
         self._size_bytes += size_bytes
         self._through = through
         runs = self._runs
-        while runs and (self._size_bytes > _BYTES_MAX or through - log.offset > _ENTRIES_MAX):
+        while runs and (
+            self._size_bytes > LOG_KEPT_BYTES_MAX or through - log.offset > LOG_KEPT_ENTRIES_MAX
+        ):
             last, size_bytes = runs.popleft()
             self._size_bytes -= size_bytes
             log.forget(last)

@@ -32,6 +32,8 @@ __all__ = [
     "LEASE_OF_QUEUES_TTL_S",
     "LEASE_TTL_S_MAX",
     "LEASE_TTL_S_MIN",
+    "LOG_KEPT_BYTES_MAX",
+    "LOG_KEPT_ENTRIES_MAX",
     "LONG_RANGES_WAITING_MAX",
     "MEMBERS_MAX",
     "PASSWORD_BYTES_MAX",
@@ -200,6 +202,10 @@ QUOTA_BYTES_DEFAULT: Final = 2 * 1024 * 1024 * 1024
 RECORD_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
 # What may be in memory and in the log only; the tables are normally 200 ms behind.
 UNFLUSHED_BYTES_MAX: Final = 512 * 1024 * 1024
+# Of the log that the tables hold already, for members that are behind; who is further behind is
+# sent a snapshot. Small entries are many before they are large together.
+LOG_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+LOG_KEPT_ENTRIES_MAX: Final = 250_000
 
 # --- links between members ----------------------------------------------------------------------
 # An append carries at least one entry, and an entry fits into a segment of the log.

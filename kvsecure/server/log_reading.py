@@ -10,16 +10,14 @@ Keeps: entries behind the tables count only if the log leads to the tables' last
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.membership import configurations_in
 from kvsecure.model.ids import Index, Term
+from kvsecure.model.limits import LOG_KEPT_BYTES_MAX
 
 __all__ = ["LogReading", "MissingEntries"]
-
-# Of entries that the tables hold: a follower that lacks no more needs no snapshot.
-_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 @final
@@ -47,7 +45,7 @@ class _Run:
 class LogReading:
     """The log as the frames that were read so far leave it."""
 
-    def __init__(self, known: Index, term: Term, kept_bytes_max: int = _KEPT_BYTES_MAX) -> None:
+    def __init__(self, known: Index, term: Term, kept_bytes_max: int = LOG_KEPT_BYTES_MAX) -> None:
         """Begin with no frame.
 
         Args:

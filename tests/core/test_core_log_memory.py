@@ -2,13 +2,13 @@
 
 import random
 
-from kvsecure.core import log_memory
 from kvsecure.core.log_memory import LogMemory
 from kvsecure.core.raft.configuration import Configuration
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.node import HardState, Node
 from kvsecure.core.raft.settings import Settings
 from kvsecure.model.ids import Index, MemberId, Term
+from kvsecure.model.limits import LOG_KEPT_BYTES_MAX
 
 
 def _node(voters: int, offset: int, entries: list[bytes]) -> Node:
@@ -33,7 +33,7 @@ def test_member_that_is_alone_keeps_nothing() -> None:
 
 def test_newest_entries_are_kept_up_to_a_bound() -> None:
     """Entries stay while they are together within the bound, and the oldest go first."""
-    size = log_memory._BYTES_MAX // 10
+    size = LOG_KEPT_BYTES_MAX // 10
     node = _node(3, 5, [bytes([1]) * size] * 15)
     memory = LogMemory(node)
 
