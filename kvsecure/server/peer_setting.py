@@ -11,7 +11,6 @@ from typing import Final
 
 from kvsecure.core.raft.settings import Settings
 from kvsecure.model.ids import ClusterId, MemberId
-from kvsecure.model.limits import UNFLUSHED_BYTES_MAX
 from kvsecure.pki.trust import ServerTls
 from kvsecure.server.config.model import Peers, ServerConfig
 from kvsecure.server.credentials import Credentials
@@ -86,9 +85,4 @@ def raft_settings(peers: Peers) -> Settings:
 
     An election timeout that is no whole number of ticks is cut to one, as etcd does.
     """
-    return Settings(
-        election_ticks=peers.election_ms // peers.heartbeat_ms,
-        heartbeat_ticks=1,
-        # The engine says no before the leader does: it counts what is not in the tables as well.
-        uncommitted_bytes_max=2 * UNFLUSHED_BYTES_MAX,
-    )
+    return Settings(election_ticks=peers.election_ms // peers.heartbeat_ms, heartbeat_ticks=1)

@@ -23,7 +23,6 @@ from kvsecure.core.state import State, UnreadableState
 from kvsecure.model.ids import Index, MemberId
 from kvsecure.model.limits import (
     AUDIT_SEGMENT_BYTES_MAX,
-    UNFLUSHED_BYTES_MAX,
     WAL_SEGMENT_BYTES_MAX,
 )
 from kvsecure.model.secret import Secret
@@ -40,14 +39,11 @@ from kvsecure.storage.segment import Frame, Kind
 from kvsecure.storage.segments import SegmentWriter, Tail, list_segments, recover
 from kvsecure.storage.tables import TableReader
 
-__all__ = ["RAFT", "Restored", "restore"]
+__all__ = ["Restored", "restore"]
 
 # The disk processes finish what they were told.
 _END_S_MAX: Final = 10.0
-# The engine says no before the leader does: it counts what is not in the tables as well.
-RAFT: Final = Settings(
-    election_ticks=10, heartbeat_ticks=1, uncommitted_bytes_max=2 * UNFLUSHED_BYTES_MAX
-)
+_PATIENCE: Final = Settings()
 
 
 @final
@@ -84,7 +80,7 @@ def restore(
     now_ns: int,
     founders: Sequence[state_pb2.Member] = (),
     beginning: Configuration | None = None,
-    patience: Settings = RAFT,
+    patience: Settings = _PATIENCE,
     start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
 ) -> Restored:
     """Read everything back and start the disk processes.

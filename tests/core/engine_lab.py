@@ -30,7 +30,7 @@ from kvsecure.model.ids import DEFAULT_TENANT, ClusterId, MemberId, TenantId
 from kvsecure.model.secret import Secret
 from kvsecure.proto import kv_pb2, state_pb2
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
-from kvsecure.server.restore import RAFT, Restored, restore
+from kvsecure.server.restore import Restored, restore
 from kvsecure.storage.segment import Kind
 from kvsecure.storage.segments import SegmentPlace, frames_of, list_segments
 
@@ -54,6 +54,7 @@ WANTED: Final = MemberIdentity(
 TABLES_BYTES_MAX: Final = 256 * 1024 * 1024
 _DEADLINE_S: Final = 20.0
 _ALONE: Final = NoPeers()
+_PATIENCE: Final = Settings()
 _SYSTEM: Final = Caller(DEFAULT_TENANT, Origin.SYSTEM, "", 0)
 
 
@@ -211,7 +212,7 @@ async def running(
     identity: MemberIdentity = WANTED,
     founders: Configuration | None = None,
     members: Sequence[state_pb2.Member] = (),
-    patience: Settings = RAFT,
+    patience: Settings = _PATIENCE,
     peers: Peers = _ALONE,
     tick_s: float = TICK_S,
 ) -> AsyncIterator[EngineLab]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvsecure.core.raft.settings import Settings
 from kvsecure.model.ids import ClusterId, MemberId
 from kvsecure.pki.authority import Authority, create_authority
 from kvsecure.pki.files import write_private, write_public
@@ -127,8 +128,7 @@ def test_pace_of_links_and_consensus_is_the_flags() -> None:
 
     assert tick_s(peers) == 0.15
     assert link_timing(peers) == LinkTiming(heartbeat_s=0.15, election_s=1.6)
-    settings = raft_settings(peers)
-    assert (settings.election_ticks, settings.heartbeat_ticks) == (10, 1)
+    assert raft_settings(peers) == Settings(election_ticks=10, heartbeat_ticks=1)
 
 
 @pytest.mark.parametrize(

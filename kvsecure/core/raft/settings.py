@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from kvsecure.model.errors import invariant
+from kvsecure.model.limits import UNFLUSHED_BYTES_MAX
 
 __all__ = ["Settings"]
 
@@ -26,8 +27,9 @@ class Settings:
     # Messages with entries, and bytes in them, that one peer has not answered yet.
     in_flight_max: int = 64
     in_flight_bytes_max: int = 8 * 1024 * 1024
-    # What a leader takes before anything of it is committed.
-    uncommitted_bytes_max: int = 512 * 1024 * 1024
+    # What a leader takes before anything of it is committed. Who hands it over says no before that,
+    # and counts what is not in the tables as well.
+    uncommitted_bytes_max: int = 2 * UNFLUSHED_BYTES_MAX
     # Reads that wait for their index.
     reads_max: int = 65_536
 
