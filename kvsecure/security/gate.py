@@ -61,8 +61,8 @@ __all__ = ["Gate"]
 _log: Final = log("gate")
 
 
-# What is remembered of a command until it is finished: who asks (nobody, where the member does),
-# how the outcome's record ends, and the number of the intent's.
+# Of a command until it is finished: who asks (nobody, where the member does), how the outcome's
+# record ends, and the number of the intent's.
 type_in_flight = tuple[Awaiting | None, bytes, int]
 
 
@@ -208,12 +208,6 @@ class Gate:
             proposal.done = True
             self.finished(proposal, refused)
             raise
-
-    def compact_by_itself(self, revision: int) -> None:
-        """Compact because it is time to."""
-        # If it is refused, it is due again at the next look.
-        with contextlib.suppress(Refused):
-            self.submit_system(SYSTEM_TENANT, kv_pb2.CompactionRequest(revision=revision))
 
     def finished(self, proposal: Proposal, outcome: Outcome) -> None:
         """Record a command's outcome and answer it; the engine calls this."""
@@ -392,7 +386,12 @@ class Gate:
         actor: dict[str, object] = {"user": request.name[:AUTH_NAME_BYTES_MAX], "via": "password"}
         peer = asking.peer
         try:
+            # Who was told of a password, or that one is void, is not to find it otherwise here.
             await caught_up(self._engine)
+        except Refused as refused:
+            self.reject(asking, request, refused)
+            return
+        try:
             outcome = await self.authenticator.log_in(request.name, password, peer)
         except Refused as refused:
             self._count_failure(refused)

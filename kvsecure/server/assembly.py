@@ -5,6 +5,7 @@ Never: behaviour of its own beyond connecting parts.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -26,10 +27,11 @@ from kvsecure.core.peering import type_answer
 from kvsecure.core.raft.status import Role
 from kvsecure.core.scans import Place, Scans
 from kvsecure.crypto.signing import SigningKey
-from kvsecure.model.ids import DEFAULT_TENANT, Index, Term
+from kvsecure.model.errors import Refused
+from kvsecure.model.ids import DEFAULT_TENANT, SYSTEM_TENANT, Index, Term
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
-from kvsecure.proto import lease_pb2, state_pb2
+from kvsecure.proto import kv_pb2, lease_pb2, state_pb2
 from kvsecure.security.audit import AuditTrail
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
@@ -455,7 +457,10 @@ def _add_periodic_work(config: ServerConfig, engine: Engine, gate: Gate, turn: T
         if engine.leading.is_own:
             target = compactor.due(time.monotonic_ns(), engine.state.store.revision)
             if target is not None:
-                gate.compact_by_itself(target)
+                command = kv_pb2.CompactionRequest(revision=target)
+                # If it is refused, it is due again at the next look.
+                with contextlib.suppress(Refused):
+                    gate.submit_system(SYSTEM_TENANT, command)
                 turn.schedule()
 
     def expire() -> None:

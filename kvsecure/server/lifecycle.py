@@ -104,7 +104,9 @@ def _live(
         ended_by = uvloop.run(_Life(config, directory, credentials).live())
         if ended_by is not None:
             return ended_by
-        # Another member's state has taken the place of ours.
+        # Another member's state has taken the place of ours. Until the next life hears
+        # signals, one about new certificates is no reason to die: they are noticed all the same.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         directory.lock.close()
         gc.unfreeze()
         _log.info("beginning anew with the state of another member")
@@ -239,6 +241,7 @@ class _Life:
             if parts.engine.leading.is_own:
                 await self._found(parts)
             else:
+                # Another member makes them, or this one comes to lead: nobody says when.
                 await asyncio.sleep(_TICK_S)
 
     async def _found(self, parts: MemberParts) -> None:
