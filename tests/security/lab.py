@@ -155,6 +155,10 @@ class _Engine:
         # What is refused before it is taken, as by a full disk.
         self.refusal: Refused | None = None
         self.has_leader = True
+        # Whether there is nobody else; otherwise who reads waits.
+        self.is_alone = True
+        self.readers: list[tuple[Callable[[], None], Callable[[Refused], None] | None]] = []
+        self._is_fresh = False
         # The ways to others, where a test has any.
         self.peering: Any = None
         # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
@@ -197,17 +201,33 @@ class _Engine:
         return dropped
 
     def can_read(self) -> bool:
-        """Say that the state is good."""
-        return True
+        """Say that the state is good: nobody else is there, or somebody is told just now."""
+        return self.is_alone or self._is_fresh
 
     def can_read_keys(self) -> bool:
         """Say that the keys are good."""
-        return True
+        return self.can_read()
 
-    @property
-    def is_alone(self) -> bool:
-        """Say that there is nobody else."""
-        return True
+    def when_readable(
+        self, resume: Callable[[], None], fail: Callable[[Refused], None] | None = None
+    ) -> None:
+        """Let somebody wait until a test says what comes of it."""
+        self.readers.append((resume, fail))
+
+    def catch_up(self) -> None:
+        """Tell those who wait that the state is good."""
+        readers, self.readers = self.readers, []
+        self._is_fresh = True
+        for resume, _ in readers:
+            resume()
+        self._is_fresh = False
+
+    def give_up(self) -> None:
+        """Tell those who wait that it takes too long."""
+        readers, self.readers = self.readers, []
+        for _, fail in readers:
+            assert fail is not None
+            fail(Refused(Failure.TIMEOUT))
 
     @property
     def is_whole(self) -> bool:
