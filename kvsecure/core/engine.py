@@ -204,7 +204,7 @@ class Engine:
 
     def is_in_touch(self) -> bool:
         """Tell whether a majority has been heard from lately."""
-        return self.can_read_keys() if self.replica.node.is_alone else self.leading.is_in_touch
+        return self.can_read_keys() if self.is_alone else self.leading.is_in_touch
 
     @property
     def pending_count(self) -> int:
@@ -258,7 +258,7 @@ class Engine:
         self.peering.hand_on()
         # What else follows does so when this turn is over: its answers are this turn's.
         self._persist()
-        if not self.replica.node.is_alone:
+        if not self.is_alone:
             self.peering.speak()
 
     def put(self, proposals: Sequence[Proposal]) -> Index:
@@ -294,6 +294,7 @@ class Engine:
                 self.statistics.proposals_failed += 1
                 self._on_finished(proposal, refused)
         if is_any:
+            self._tell_settled()
             self._on_batch()
 
     def _let_go(self, proposal: Proposal) -> None:
@@ -337,8 +338,8 @@ class Engine:
         """
         if self.can_read():
             return True
-        node = self.replica.node
-        return node.is_alone and node.read_index() is not None and self._started.is_set()
+        has_index = self.replica.node.read_index() is not None
+        return self.is_alone and has_index and self._started.is_set()
 
     def when_readable(self, resume: Callable[[], None], fail: type_fail | None = None) -> None:
         """Call back once the applied state is good for a linearizable read; it is meanwhile only.
@@ -348,7 +349,7 @@ class Engine:
             fail: Called instead when it takes too long; None to wait as long as it takes.
         """
         self.reading.add(self._now_ns(), resume, fail)
-        if self.replica.node.is_alone:
+        if self.is_alone:
             # There is nobody to wait for.
             self.reading.ask()
             self.reading.confirm()
@@ -361,10 +362,8 @@ class Engine:
 
     def when_settled(self, resume: Callable[[], None]) -> None:
         """Call back once everything that was submitted by now is finished."""
-        if self._pending_count:
-            self._settled.append(resume)
-        else:
-            resume()
+        self._settled.append(resume)
+        self._tell_settled()
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -382,14 +381,11 @@ class Engine:
         """Do what follows, once everything that has come by now was looked at."""
         if not self._drives_soon and not self._stopped:
             self._drives_soon = True
-            asyncio.get_running_loop().call_soon(self._drive_now)
-
-    def _drive_now(self) -> None:
-        self._drives_soon = False
-        self.drive()
+            asyncio.get_running_loop().call_soon(self.drive)
 
     def drive(self) -> None:
         """Write, send, apply and answer what there is, now that consensus knows something new."""
+        self._drives_soon = False
         if self._stopped:
             return
         self._persist()
@@ -405,6 +401,12 @@ class Engine:
             self._apply()
         elif self._tell_readers():
             self._on_batch()
+
+    def _tell_settled(self) -> None:
+        if self._settled and not self._pending_count:
+            settled, self._settled = self._settled, []
+            for resume in settled:
+                resume()
 
     def _tell_readers(self) -> bool:
         return not self.replica.is_between and self.reading.tell(self.replica.node.log.applied)
@@ -488,10 +490,7 @@ class Engine:
             self._on_slow_apply(took_ns)
         self.leading.look()
         self._tell_readers()
-        if self._settled and not self._pending_count:
-            settled, self._settled = self._settled, []
-            for resume in settled:
-                resume()
+        self._tell_settled()
         self.membership.look()
         self.slicing.begin()
         self._on_batch()
@@ -573,6 +572,7 @@ class Engine:
             self._on_finished(proposal, Refused(Failure.TIMEOUT))
         for proposal in relay.drop_done():
             self._let_go(proposal)
+        self._tell_settled()
         if self.reading.expire(before_ns) or expired:
             self._on_batch()
 

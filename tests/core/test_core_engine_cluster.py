@@ -202,6 +202,30 @@ def test_member_whose_leader_is_gone_stands_without_waiting(tmp_path: Path) -> N
     asyncio.run(act())
 
 
+def test_command_that_nobody_was_asked_for_is_finished_when_its_time_is_up(tmp_path: Path) -> None:
+    """What waits for a leader in vain is refused, and no longer counted as under way."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            member = lab.followers[0]
+            lab.cut(*lab.members)
+            await eventually(lambda: not member.engine.has_leader)
+            settled = asyncio.Event()
+            told = member.submit_put(b"k", b"v")
+            member.engine.end_turn()
+            member.engine.when_settled(settled.set)
+            assert not settled.is_set()
+
+            member.forward_ns += 8_000_000_000
+            await asyncio.wait_for(settled.wait(), 20)
+
+            outcome = await asyncio.wait_for(told, 20)
+            assert isinstance(outcome, Refused)
+            assert outcome.failure is Failure.TIMEOUT
+
+    asyncio.run(act())
+
+
 def test_leader_hands_over_when_it_is_told_to(tmp_path: Path) -> None:
     """Handing over ends when the other leads, and only a voter can be handed over to."""
 
