@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 from google.protobuf.message import Message
 
@@ -74,6 +74,7 @@ from kvsecure.storage.worker import Order
 from kvsecure.telemetry.log import log
 
 __all__ = [
+    "MemberCredentials",
     "MemberParts",
     "assemble",
     "credentials_of",
@@ -92,6 +93,16 @@ _INTRODUCTION_S: Final = 1.0
 _PROMOTION_S: Final = 0.5
 
 _log = log("server")
+
+
+@final
+class MemberCredentials(NamedTuple):
+    """What a member shows and whom it trusts; None where nothing speaks TLS."""
+
+    # The one policy of all listeners for clients.
+    clients: Credentials | None
+    # That of the links to other members.
+    peers: Credentials | None
 
 
 @final
@@ -125,7 +136,7 @@ class MemberParts:
 def assemble(
     config: ServerConfig,
     directory: DataDirectory,
-    credentials: Credentials | None,
+    credentials: MemberCredentials,
     *,
     tasks: Tasks,
     on_fatal: Callable[[str], None],
@@ -136,7 +147,7 @@ def assemble(
     Args:
         config: The configuration.
         directory: The data directory, open and locked.
-        credentials: What the listeners show and whom they trust; None if none speaks TLS.
+        credentials: What it shows and whom it trusts.
         tasks: What the member does besides answering.
         on_fatal: Told once why the member cannot go on.
         begin_anew: Called when other tables have taken the place of these, which another life of
@@ -159,7 +170,7 @@ def assemble(
     gate = _gate(config, directory, restored)
     loop = asyncio.get_running_loop()
     turn, in_turn = Turn(gate, loop), LongWork(loop).add
-    peer_port = _peer_port(config, directory, tasks, on_fatal)
+    peer_port = _peer_port(config, directory, credentials.peers, tasks, on_fatal)
     engine = _engine(config, restored, gate, turn, on_fatal, in_turn, peer_port)
     gate.open_to(engine, turn.schedule)
     feeds = Feeds(gate)
@@ -180,7 +191,7 @@ def assemble(
     )
     engine.peering.answering |= _answering(gate, services, comparing)
     front = front_end(
-        *(config, directory.identity.trust_domain, services, turn, tasks, credentials),
+        *(config, directory.identity.trust_domain, services, turn, tasks, credentials.clients),
         peer_port.links,
     )
     _add_periodic_work(config, engine, gate, turn)
@@ -217,12 +228,16 @@ def _answering(
     }
 
 
-def credentials_of(config: ServerConfig) -> Credentials | None:
-    """Return the one TLS policy of all listeners, or None if none of them speaks TLS.
+def credentials_of(config: ServerConfig) -> MemberCredentials:
+    """Return what a member shows and whom it trusts.
 
     Raises:
         TrustError: Its files cannot be used; found out before anything else is done.
     """
+    return MemberCredentials(_client_credentials(config), peer_credentials(config))
+
+
+def _client_credentials(config: ServerConfig) -> Credentials | None:
     security = config.security
     if security.cert_file is None or security.key_file is None:
         return None
@@ -292,12 +307,16 @@ def _engine(
 
 
 def _peer_port(
-    config: ServerConfig, directory: DataDirectory, tasks: Tasks, on_fatal: Callable[[str], None]
+    config: ServerConfig,
+    directory: DataDirectory,
+    credentials: Credentials | None,
+    tasks: Tasks,
+    on_fatal: Callable[[str], None],
 ) -> PeerPort:
     identity = directory.identity
     return PeerPort(
         peer_identity(config, identity.cluster, identity.member),
-        peer_credentials(config),
+        credentials,
         link_timing(config.peers),
         tasks=tasks,
         on_fatal=on_fatal,

@@ -25,6 +25,7 @@ from kvsecure.model.ids import DEFAULT_TENANT
 from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import TrustError
 from kvsecure.server.assembly import (
+    MemberCredentials,
     MemberParts,
     assemble,
     credentials_of,
@@ -41,7 +42,6 @@ from kvsecure.server.kek import kek_source
 from kvsecure.server.listener import Listener
 from kvsecure.server.listening import open_listeners, watch_credentials
 from kvsecure.server.pauses import note_pauses
-from kvsecure.server.peer_setting import peer_credentials
 from kvsecure.server.tasks import Tasks
 from kvsecure.storage.files import StorageError
 from kvsecure.telemetry.log import Format, Level, LogSettings, log, set_up
@@ -80,9 +80,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _harden()
     try:
         credentials = credentials_of(config)
-        # What other members would refuse is found out before anything else is done.
-        peers = peer_credentials(config)
-        ended_by = _live(config, _identity(config, peers), credentials)
+        ended_by = _live(config, _identity(config, credentials.peers), credentials)
     except (StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
         return 1
@@ -96,7 +94,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _live(
-    config: ServerConfig, identity: MemberIdentity, credentials: Credentials | None
+    config: ServerConfig, identity: MemberIdentity, credentials: MemberCredentials
 ) -> int | str:
     """Live until something ends it for good; return what."""
     while True:
@@ -117,7 +115,7 @@ class _Life:
     """One run of a member."""
 
     def __init__(
-        self, config: ServerConfig, directory: DataDirectory, credentials: Credentials | None
+        self, config: ServerConfig, directory: DataDirectory, credentials: MemberCredentials
     ) -> None:
         self._config = config
         self._directory = directory
@@ -187,7 +185,7 @@ class _Life:
         # What is there now stays: it need not be walked again and again.
         gc.collect()
         gc.freeze()
-        async with open_listeners(self._config, parts, self._credentials) as listeners:
+        async with open_listeners(self._config, parts, self._credentials.clients) as listeners:
             ended_by = await self._listen(parts, listeners)
             await self._hand_over(parts)
         await self._say_goodbye(parts)
@@ -195,7 +193,7 @@ class _Life:
 
     async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str | None:
         """Serve until something ends it; return what."""
-        credentials = self._credentials
+        credentials = self._credentials.clients
         if credentials is not None:
             # Without it a certificate that is revoked would be good for ever.
             self._tasks.spawn_vital(
@@ -300,8 +298,9 @@ class _Life:
 
     def _reload(self) -> None:
         """Read the files of TLS again: somebody says that they are new."""
-        if self._credentials is not None:
-            self._credentials.look_now()
+        for each in self._credentials:
+            if each is not None:
+                each.look_now()
 
     def _begin_anew(self) -> None:
         """End this life for the next one; whoever sent the state hears first that it is there."""
