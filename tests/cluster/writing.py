@@ -10,7 +10,7 @@ from typing import Final, final
 
 import grpc
 from cluster.crew import Crew
-from cluster.members import DEADLINE_S, RealCluster
+from cluster.members import DEADLINE_S, RealCluster, eventually
 from support.processes import wait_until
 
 from kvsecure.proto import kv_pb2
@@ -46,7 +46,8 @@ class Load(Crew):
     def lost(self, name: str) -> set[bytes]:
         """Return the keys whose write was acknowledged and that are not so at this member."""
         request = kv_pb2.RangeRequest(key=self._prefix, range_end=self._prefix + b"\xff")
-        kvs = self._cluster.client(name).kv.Range(request).kvs
+        # A client that was refused while the member was away does not try again at once.
+        kvs = eventually(lambda: self._cluster.client(name).kv.Range(request)).kvs
         there = {bytes(kv.key): kv.mod_revision for kv in kvs}
         return {key for key, told in self.acknowledged.items() if there.get(key) != told}
 
