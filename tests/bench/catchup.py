@@ -5,10 +5,9 @@ Never: asks the member itself when it is done before it answers at all.
 """
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import grpc
 from bench.calls import VALUE_BYTES
@@ -16,6 +15,7 @@ from bench.contestants import PASSWORD, USER
 from bench.load import LoadError
 from bench.probing import probing_at
 from bench.report import Figure
+from bench.streaming import call_all
 from bench.trio import Trio, TrioMember
 
 from kvsecure.proto import kv_pb2
@@ -76,27 +76,13 @@ def _write(member: TrioMember, count: int) -> int:
     Raises:
         LoadError: A put failed.
     """
-    room = threading.Semaphore(_WRITES_UNDER_WAY)
-    failures: list[BaseException] = []
-
-    def done(future: Any) -> None:
-        error = future.exception()
-        if error is not None:
-            failures.append(error)
-        room.release()
-
     with member.client() as client:
-        call = client.prepared("/etcdserverpb.KV/Put")
-        for number in range(count):
-            room.acquire()
-            if failures:
-                raise LoadError(str(failures[0]))
-            put = kv_pb2.PutRequest(key=b"/app/%06d" % (number % _KEYS), value=bytes(VALUE_BYTES))
-            call(put.SerializeToString()).add_done_callback(done)
-        for _ in range(_WRITES_UNDER_WAY):
-            room.acquire()
-        if failures:
-            raise LoadError(str(failures[0]))
+        puts = (
+            kv_pb2.PutRequest(key=b"/app/%06d" % (number % _KEYS), value=bytes(VALUE_BYTES))
+            for number in range(count)
+        )
+        bodies = (put.SerializeToString() for put in puts)
+        call_all(client, "/etcdserverpb.KV/Put", bodies, under_way=_WRITES_UNDER_WAY)
         return int(client.kv.Range(kv_pb2.RangeRequest(key=b"/app/probe")).header.revision)
 
 

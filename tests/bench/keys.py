@@ -5,7 +5,6 @@ Never: stops a server in good order first: after a crash is when the time counts
 """
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -16,6 +15,7 @@ from bench.load import LoadError
 from bench.machine import cost_of
 from bench.probing import probing
 from bench.report import Figure
+from bench.streaming import call_all
 
 from kvsecure.proto import kv_pb2
 
@@ -93,27 +93,12 @@ def load_keys(server: Server, count: int) -> float:
     Raises:
         LoadError: A transaction failed.
     """
-    room = threading.Semaphore(_TXNS_UNDER_WAY)
-    failures: list[BaseException] = []
-
-    def done(future: Any) -> None:
-        error = future.exception()
-        if error is not None:
-            failures.append(error)
-        room.release()
-
     begun = time.monotonic()
+    txns = (
+        _txn(first, min(first + _KEYS_PER_TXN, count)) for first in range(0, count, _KEYS_PER_TXN)
+    )
     with server.client() as client:
-        call = client.prepared("/etcdserverpb.KV/Txn")
-        for first in range(0, count, _KEYS_PER_TXN):
-            room.acquire()
-            if failures:
-                raise LoadError(str(failures[0]))
-            call(_txn(first, min(first + _KEYS_PER_TXN, count))).add_done_callback(done)
-        for _ in range(_TXNS_UNDER_WAY):
-            room.acquire()
-    if failures:
-        raise LoadError(str(failures[0]))
+        call_all(client, "/etcdserverpb.KV/Txn", txns, under_way=_TXNS_UNDER_WAY)
     return time.monotonic() - begun
 
 

@@ -69,8 +69,9 @@ def test_follower_that_was_away_has_everything_when_it_serves_again(trio: RealCl
     trio.start()
 
     local = kv_pb2.RangeRequest(key=b"/away", range_end=b"/away\xff", serializable=True)
+    client = trio.client(follower.name)
     wait_until(
-        lambda: trio.client(follower.name).kv.Range(local).count >= len(load.acknowledged),
+        lambda: eventually(lambda: client.kv.Range(local)).count >= len(load.acknowledged),
         deadline_s=DEADLINE_S,
         what="what was written meanwhile",
     )

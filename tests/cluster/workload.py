@@ -12,15 +12,14 @@ Keeps: no value is written twice, so each change in a history has one origin; wh
 import contextlib
 import itertools
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, final
+from typing import Any, Final, NamedTuple, final
 
 import grpc
+from cluster.crew import Crew
 from cluster.members import RealCluster
 from support.linearizability import UNANSWERED, Operation
 from support.rpc import Client
@@ -86,7 +85,7 @@ class Told:
 
 
 @final
-class Workload:
+class Workload(Crew):
     """Clients, two for each member to begin with."""
 
     def __init__(self, cluster: RealCluster, name: str, seed: int) -> None:
@@ -102,29 +101,12 @@ class Workload:
         self._cluster = cluster
         self._name = name
         self._names = [member.name for member in cluster.members]
-        self._stop = threading.Event()
         self._turns: Counter[str] = Counter()
         self._serial = itertools.count()
         count = 2 * len(self._names)
-        self._threads = [
-            threading.Thread(target=self._run, args=(number, random.Random(f"{seed}/{number}")))
-            for number in range(count)
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(
+            self._run, [(number, random.Random(f"{seed}/{number}")) for number in range(count)]
+        )
 
     def thing(self, kind: str) -> str:
         """Return the name of the thing of a kind whose turn it is."""
@@ -139,7 +121,7 @@ class Workload:
     def _run(self, number: int, chance: random.Random) -> None:
         worker = _Worker(self, number, chance)
         at = number
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             name = self._names[at % len(self._names)]
             try:
                 worker.work(self._cluster.client(name))
@@ -150,12 +132,12 @@ class Workload:
                     with contextlib.suppress(grpc.RpcError, TimeoutError):
                         self._cluster.log_in(name)
                 at += 1
-                self._stop.wait(chance.uniform(*_AFTER_ERROR_S))
+                self.stop.wait(chance.uniform(*_AFTER_ERROR_S))
             except BaseException as error:
                 self.errors.append(error)
                 raise
             else:
-                self._stop.wait(chance.uniform(0, _PAUSE_S_MAX))
+                self.stop.wait(chance.uniform(0, _PAUSE_S_MAX))
 
 
 @final

@@ -6,12 +6,11 @@ Keeps: no key is written twice, so a write whose answer was lost is not confused
 """
 
 import contextlib
-import threading
-from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, final
 
 import grpc
-from cluster.members import DEADLINE_S, RealCluster
+from cluster.crew import Crew
+from cluster.members import DEADLINE_S, RealCluster, eventually
 from support.processes import wait_until
 
 from kvsecure.proto import kv_pb2
@@ -22,32 +21,14 @@ _TIMEOUT_S: Final = 3.0
 
 
 @final
-class Load:
+class Load(Crew):
     """A thread for each of some members, which puts one key after the other."""
 
     def __init__(self, cluster: RealCluster, prefix: bytes) -> None:
         self.acknowledged: dict[bytes, int] = {}
         self._cluster = cluster
         self._prefix = prefix
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(member.name,)) for member in cluster.answering
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(self._run, [(member.name,) for member in cluster.answering])
 
     def wait_for_more(self, count: int) -> None:
         """Wait until that many more writes are acknowledged.
@@ -65,14 +46,15 @@ class Load:
     def lost(self, name: str) -> set[bytes]:
         """Return the keys whose write was acknowledged and that are not so at this member."""
         request = kv_pb2.RangeRequest(key=self._prefix, range_end=self._prefix + b"\xff")
-        kvs = self._cluster.client(name).kv.Range(request).kvs
+        # A client that was refused while the member was away does not try again at once.
+        kvs = eventually(lambda: self._cluster.client(name).kv.Range(request)).kvs
         there = {bytes(kv.key): kv.mod_revision for kv in kvs}
         return {key for key, told in self.acknowledged.items() if there.get(key) != told}
 
     def _run(self, name: str) -> None:
         client = self._cluster.client(name)
         number = 0
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             number += 1
             key = b"%s/%s/%06d" % (self._prefix, name.encode(), number)
             with contextlib.suppress(grpc.RpcError):

@@ -3,24 +3,9 @@
 from pathlib import Path
 
 import pytest
+from server.command_line import configured, refused
 
-from kvsecure.server.config import ConfigError, ServerConfig, load
 from kvsecure.server.config.model import ClusterState
-
-
-def configured(*arguments: str) -> ServerConfig:
-    """Return the configuration of a command line that names a key file."""
-    config = load(["--kek-file=/run/kek", *arguments], {})
-    assert isinstance(config, ServerConfig)
-    return config
-
-
-def refused(*arguments: str) -> str:
-    """Return why a command line is refused with status 1."""
-    with pytest.raises(ConfigError) as caught:
-        configured(*arguments)
-    assert caught.value.status == 1
-    return str(caught.value)
 
 
 def test_cluster_of_one_is_taken_from_etcds_flags() -> None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from server.command_line import configured, refused
 
 from kvsecure.model import limits
-from kvsecure.server.config import ConfigError, ServerConfig, load
+from kvsecure.server.config import ConfigError, load
 from kvsecure.server.config.model import (
     ClientCertMode,
     ClientIdentity,
@@ -19,21 +20,6 @@ from kvsecure.server.config.model import (
 )
 
 HOUR_NS = 3_600_000_000_000
-
-
-def configured(*arguments: str) -> ServerConfig:
-    """Return the configuration of a command line that names a key file."""
-    config = load(["--kek-file=/run/kek", *arguments], {})
-    assert isinstance(config, ServerConfig)
-    return config
-
-
-def refused(*arguments: str) -> str:
-    """Return why a command line is refused with status 1."""
-    with pytest.raises(ConfigError) as caught:
-        configured(*arguments)
-    assert caught.value.status == 1
-    return str(caught.value)
 
 
 def test_config_without_flags_but_the_key_is_secure_and_local() -> None:

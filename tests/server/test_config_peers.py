@@ -1,8 +1,7 @@
 """Where members listen for each other, and how they know each other."""
 
 import pytest
-
-from kvsecure.server.config import ConfigError, ServerConfig, load
+from server.command_line import configured, refused
 
 TLS = (
     "--peer-cert-file=peer.crt",
@@ -10,21 +9,6 @@ TLS = (
     "--peer-trusted-ca-file=peer-ca.crt",
 )
 OTHER = "b=https://10.0.0.2:2380"
-
-
-def configured(*arguments: str) -> ServerConfig:
-    """Return the configuration of a command line that names a key file."""
-    config = load(["--kek-file=/run/kek", *arguments], {})
-    assert isinstance(config, ServerConfig)
-    return config
-
-
-def refused(*arguments: str) -> str:
-    """Return why a command line is refused with status 1."""
-    with pytest.raises(ConfigError) as caught:
-        configured(*arguments)
-    assert caught.value.status == 1
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from server.command_line import configured, refused
 
-from kvsecure.server.config import ConfigError, ServerConfig, load
 from kvsecure.server.config.model import (
     ClientCertMode,
     ClientIdentity,
@@ -15,21 +15,6 @@ from kvsecure.server.config.model import (
 )
 
 TLS = ("--cert-file=server.crt", "--key-file=server.key")
-
-
-def configured(*arguments: str) -> ServerConfig:
-    """Return the configuration of a command line that names a key file."""
-    config = load(["--kek-file=/run/kek", *arguments], {})
-    assert isinstance(config, ServerConfig)
-    return config
-
-
-def refused(*arguments: str) -> str:
-    """Return why a command line is refused with status 1."""
-    with pytest.raises(ConfigError) as caught:
-        configured(*arguments)
-    assert caught.value.status == 1
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

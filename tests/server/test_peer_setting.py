@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from server.command_line import configured
 
 from kvsecure.core.raft.settings import Settings
 from kvsecure.model.ids import ClusterId, MemberId
@@ -15,7 +16,7 @@ from kvsecure.pki.files import write_private, write_public
 from kvsecure.pki.profiles import ProfileName
 from kvsecure.pki.revoking import revocation_list
 from kvsecure.pki.trust import TrustError
-from kvsecure.server.config import ServerConfig, load
+from kvsecure.server.config import ServerConfig
 from kvsecure.server.peer_setting import (
     link_timing,
     peer_credentials,
@@ -24,12 +25,6 @@ from kvsecure.server.peer_setting import (
     tick_s,
 )
 from kvsecure.server.peers import LinkTiming, PeerIdentity
-
-
-def _configured(*arguments: str) -> ServerConfig:
-    config = load(["--kek-file=/run/kek", *arguments], {})
-    assert isinstance(config, ServerConfig)
-    return config
 
 
 def _with_certificate(
@@ -42,7 +37,7 @@ def _with_certificate(
     write_private(directory / "m.key", issued.private_key)
     write_public(directory / "ca.crt", authority.trust_pem)
     write_public(directory / "peers.crl", revocation_list(authority, timedelta(days=1)))
-    return authority, _configured(
+    return authority, configured(
         "--name=m1",
         f"--peer-cert-file={directory}/m.crt",
         f"--peer-key-file={directory}/m.key",
@@ -64,7 +59,7 @@ def test_peer_credentials_are_the_member_s(tmp_path: Path) -> None:
 
 def test_peer_credentials_are_none_in_plaintext() -> None:
     """Without certificates members speak plaintext."""
-    assert peer_credentials(_configured()) is None
+    assert peer_credentials(configured()) is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +97,7 @@ def test_certificates_of_the_pki_command_are_a_member_s(tmp_path: Path) -> None:
 
     pki("init", "--cluster", "prod")
     pki("issue", "peer", "m1", "--out", str(tmp_path / "m1"))
-    config = _configured(
+    config = configured(
         "--name=m1",
         "--cluster-name=prod",
         f"--peer-cert-file={tmp_path}/m1/m1.crt",
@@ -115,7 +110,7 @@ def test_certificates_of_the_pki_command_are_a_member_s(tmp_path: Path) -> None:
 
 def test_peer_identity_has_the_ids_of_the_data_directory() -> None:
     """Ids of the flags are those of a first start; name and trust domain are the flags'."""
-    config = _configured("--name=m1", "--cluster-name=prod")
+    config = configured("--name=m1", "--cluster-name=prod")
 
     identity = peer_identity(config, ClusterId(7), MemberId(8))
 
@@ -124,7 +119,7 @@ def test_peer_identity_has_the_ids_of_the_data_directory() -> None:
 
 def test_pace_of_links_and_consensus_is_the_flags() -> None:
     """A tick is a heartbeat; an election takes as many whole ticks as fit."""
-    peers = _configured("--heartbeat-interval=150", "--election-timeout=1600").peers
+    peers = configured("--heartbeat-interval=150", "--election-timeout=1600").peers
 
     assert tick_s(peers) == 0.15
     assert link_timing(peers) == LinkTiming(heartbeat_s=0.15, election_s=1.6)
@@ -136,6 +131,6 @@ def test_pace_of_links_and_consensus_is_the_flags() -> None:
 )
 def test_pace_within_its_bounds_is_possible_for_consensus(heartbeat: str, election: str) -> None:
     """Whatever the flags allow, consensus takes."""
-    peers = _configured(f"--heartbeat-interval={heartbeat}", f"--election-timeout={election}").peers
+    peers = configured(f"--heartbeat-interval={heartbeat}", f"--election-timeout={election}").peers
 
     assert raft_settings(peers).election_ticks >= 5
