@@ -101,13 +101,7 @@ class Scan:
             Damage: That the tables are not whole.
             OSError: That it could not be done, or nothing: it has ended.
         """
-        try:
-            length, kind = side_process.HEAD.unpack(
-                await self._reader.readexactly(side_process.HEAD.size)
-            )
-            body = await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            raise OSError("the scanning process has ended") from None
+        kind, body = await side_process.hear(self._reader)
         if kind == Tell.DAMAGED:
             raise Damage(body.decode(errors="replace"))
         if kind == Tell.FAILED:
@@ -243,14 +237,7 @@ class Scans:
         release, compacted = await self._rest()
         with contextlib.ExitStack() as opening:
             opening.callback(release)
-            process, ours = side_process.start("kvsecure.core.scanner")
-            behind.callback(side_process.end, process)
-            try:
-                reader, writer = await asyncio.open_connection(sock=ours)
-            except BaseException:
-                ours.close()
-                raise
-            behind.callback(writer.close)
+            reader, writer = await side_process.start("kvsecure.core.scanner", behind)
             writer.write(self._settings(job))
             scan = Scan(reader, compacted)
             await asyncio.wait_for(scan.hear(), _QUIET_S_MAX)
