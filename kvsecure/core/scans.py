@@ -101,18 +101,25 @@ class Scan:
             Damage: That the tables are not whole.
             OSError: That it could not be done, or nothing: it has ended.
         """
-        try:
-            length, kind = side_process.HEAD.unpack(
-                await self._reader.readexactly(side_process.HEAD.size)
-            )
-            body = await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            raise OSError("the scanning process has ended") from None
+        kind, body = await side_process.hear(self._reader)
         if kind == Tell.DAMAGED:
             raise Damage(body.decode(errors="replace"))
         if kind == Tell.FAILED:
             raise OSError(body.decode(errors="replace"))
         return Tell(kind), body
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield what was made, until the process says that it is done.
+
+        Raises:
+            Damage: That the tables are not whole.
+            OSError: That it could not be done, or nothing: it has ended.
+        """
+        while True:
+            kind, body = await self.hear()
+            if kind is not Tell.PIECE:
+                return
+            yield body
 
 
 @final
@@ -191,19 +198,17 @@ class Scans:
                     revision=int(said["revision"]),
                     sha256=str(said["sha256"]),
                 )
-                while True:
-                    kind, body = await scan.hear()
-                    if kind is not Tell.PIECE:
-                        return
-                    yield body
+                async for piece in scan.pieces():
+                    yield piece
         finally:
             self._backups -= 1
 
-    async def stream(self) -> AsyncGenerator[StateSent | bytes, None]:
-        """Read the whole state at one moment: which one it is, and then its pieces.
+    @contextlib.asynccontextmanager
+    async def stream(self) -> AsyncIterator[tuple[StateSent, AsyncIterator[bytes]]]:
+        """Read the whole state at one moment: which one it is, and its pieces.
 
         Everything that is applied when this is asked for is in it. The tables are read while the
-        pieces are taken: until then their pages are not used again. Close it when done.
+        pieces are taken: until then their pages are not used again.
 
         Raises:
             Refused: Too many wait for this, or the tables did not come to rest.
@@ -215,16 +220,12 @@ class Scans:
                 scan = await self._open({}, behind)
             _, body = await scan.hear()
             said = json.loads(body)
-            yield StateSent(
+            state = StateSent(
                 index=Index(said["index"]),
                 term=Term(said["term"]),
                 configuration=bytes.fromhex(said["configuration"]),
             )
-            while True:
-                kind, body = await scan.hear()
-                if kind is not Tell.PIECE:
-                    return
-                yield body
+            yield state, scan.pieces()
 
     @contextlib.asynccontextmanager
     async def _scanning(self, job: Mapping[str, Any]) -> AsyncIterator[Scan]:
@@ -243,14 +244,7 @@ class Scans:
         release, compacted = await self._rest()
         with contextlib.ExitStack() as opening:
             opening.callback(release)
-            process, ours = side_process.start("kvsecure.core.scanner")
-            behind.callback(side_process.end, process)
-            try:
-                reader, writer = await asyncio.open_connection(sock=ours)
-            except BaseException:
-                ours.close()
-                raise
-            behind.callback(writer.close)
+            reader, writer = await side_process.start("kvsecure.core.scanner", behind)
             writer.write(self._settings(job))
             scan = Scan(reader, compacted)
             await asyncio.wait_for(scan.hear(), _QUIET_S_MAX)

@@ -1,6 +1,7 @@
 """Side processes: each does one long job beside its member, and ends with it.
 
-    start(module)      a process and the member's end of its socket
+    start(module, ...) a process, for the member: the way to it and from it
+    hear(reader)       what it says next
     begin(argv)        what such a process does first: its own end
     Voice              whole messages over that socket, blocking
 
@@ -9,6 +10,8 @@ Never: leaves one running behind a member; gives it a key in its arguments or it
 Keeps: it gives way to the member's own processes, and holds nothing open that is not its own.
 """
 
+import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -23,7 +26,7 @@ from typing import Any, Final, final
 
 from kvsecure.storage.files import StorageError
 
-__all__ = ["HEAD", "Voice", "begin", "end", "start"]
+__all__ = ["HEAD", "Voice", "begin", "hear", "start"]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -33,15 +36,44 @@ _NICENESS: Final = 10
 HEAD: Final = struct.Struct(">IB")
 
 
-def start(
-    module: str, kept_open: Sequence[int] = ()
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
+async def start(
+    module: str, behind: contextlib.ExitStack, kept_open: Sequence[int] = ()
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Start a process; it ends with this one.
 
     Args:
         module: What it runs; its first statements are those of `begin`.
+        behind: Ends it when it is closed, whatever it is doing.
         kept_open: Descriptors of ours that it holds open as well.
+
+    Raises:
+        OSError: It could not be started.
     """
+    process, ours = _start(module, kept_open)
+    behind.callback(_end, process)
+    try:
+        reader, writer = await asyncio.open_connection(sock=ours)
+    except BaseException:
+        ours.close()
+        raise
+    behind.callback(_hang_up, writer)
+    return reader, writer
+
+
+async def hear(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Return what a process says next: what it is, and its body.
+
+    Raises:
+        OSError: Nothing: it has ended.
+    """
+    try:
+        length, kind = HEAD.unpack(await reader.readexactly(HEAD.size))
+        return kind, await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        raise OSError("the process that does it has ended") from None
+
+
+def _start(module: str, kept_open: Sequence[int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     package = Path(__file__).resolve().parents[2]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "KVSECURE_"))}
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), kept.get("PYTHONPATH", ""))))
@@ -57,8 +89,12 @@ def start(
     return process, ours
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, whatever it is doing."""
+def _hang_up(writer: asyncio.StreamWriter) -> None:
+    # What was not said yet, nobody would hear.
+    writer.transport.abort()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
 

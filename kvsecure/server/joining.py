@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, final
 from google.protobuf.message import DecodeError
 
 from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.model.limits import MEMBERS_MAX
 from kvsecure.proto import cluster_pb2
 from kvsecure.server.config.model import ServerConfig
 from kvsecure.server.config.urls import parse_urls
@@ -36,7 +37,6 @@ __all__ = [
 # A cluster that is being started may take a moment; whoever starts us tries again anyway.
 _PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.5
-_MEMBERS_MAX: Final = 256
 _NAME_CHARACTERS_MAX: Final = 128
 
 _log = log("joining")
@@ -119,8 +119,8 @@ def decode_members(content: bytes) -> tuple[KnownMember, ...]:
         response = cluster_pb2.MemberListResponse.FromString(content)
     except DecodeError:
         raise _NotMembers("it is no list of members") from None
-    if not 0 < len(response.members) <= _MEMBERS_MAX:
-        raise _NotMembers(f"a cluster has 1 to {_MEMBERS_MAX} members")
+    if not 0 < len(response.members) <= MEMBERS_MAX:
+        raise _NotMembers(f"a cluster has 1 to {MEMBERS_MAX} members")
     members = tuple(sorted(_known(each) for each in response.members))
     urls = [url for each in members for url in each.peer_urls]
     if len({each.member for each in members}) < len(members) or len(set(urls)) < len(urls):

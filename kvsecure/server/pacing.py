@@ -8,13 +8,20 @@ Keeps: everything leaves in the order in which it came, and the end comes after 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
-__all__ = ["SHARE_BYTES", "Pacing"]
+__all__ = ["SHARE_BYTES", "Pacing", "SetWritable"]
 
 # Two or three milliseconds of encryption.
 SHARE_BYTES: Final = 1024 * 1024
+
+
+class SetWritable(Protocol):
+    """What whoever writes is told by."""
+
+    def __call__(self, *, writable: bool) -> None:
+        """Take note that more is wanted now, or is not."""
+        ...
 
 
 @final
@@ -37,7 +44,7 @@ class Pacing:
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        set_writable: Callable[[bool], None],
+        set_writable: SetWritable,
     ) -> None:
         """Begin with nothing.
 
@@ -48,7 +55,7 @@ class Pacing:
         """
         self._transport = transport
         self._loop = loop
-        self._set_writable = set_writable
+        self._set_writable: SetWritable = set_writable
         self._rest: deque[memoryview] = deque()
         # How much waits here.
         self.rest_bytes = 0
@@ -120,13 +127,13 @@ class Pacing:
     def _hold(self) -> None:
         if not self._is_held:
             self._is_held = True
-            self._set_writable(False)
+            self._set_writable(writable=False)
 
     def _release(self) -> None:
         if self._is_held and not self._is_paused and not self._rest:
             self._is_held = False
-            self._set_writable(True)
+            self._set_writable(writable=True)
 
 
-def _tell_nobody(_: bool) -> None:  # noqa: FBT001 - as whoever writes is called
+def _tell_nobody(**_: bool) -> None:
     """Stand in for whoever is gone."""

@@ -206,7 +206,7 @@ class PeerConnection(Arrival):
         """Go on."""
         self._pacing.resume()
 
-    def _set_writable(self, writable: bool) -> None:  # noqa: FBT001 - the one thing it says
+    def _set_writable(self, *, writable: bool) -> None:
         # From a peer that does not read, nothing is read: its requests would pile up as answers.
         self._set_reading(writable)
         if isinstance(self._session, Http2Session | Http1Session):

@@ -70,7 +70,8 @@ class PeerPort:
             own,
             credentials,
             on_message=self._on_message,
-            on_change=self._on_change,
+            on_up=self._on_up,
+            on_down=self._on_down,
             on_parted=self._on_parted,
             on_bulk=self._on_bulk,
             members=self._tell_newcomer,
@@ -145,10 +146,13 @@ class PeerPort:
     def _on_message(self, sender: int, text: bytes) -> None:
         self._engine.peering.take(MemberId(sender), text)
 
-    def _on_change(self, member: int, is_up: bool) -> None:  # noqa: FBT001 - the links call it
-        _log.info("a peer is there" if is_up else "a peer is gone", peer=f"{member:x}")
-        if not is_up:
-            self._engine.peering.lost(MemberId(member))
+    def _on_up(self, member: int) -> None:
+        _log.info("a peer is there", peer=f"{member:x}")
+        self._engine.drive_soon()
+
+    def _on_down(self, member: int) -> None:
+        _log.info("a peer is gone", peer=f"{member:x}")
+        self._engine.peering.lost(MemberId(member))
         self._engine.drive_soon()
 
     def _on_parted(self, member: int) -> None:

@@ -10,7 +10,6 @@ Keeps: what counts is whole, durable and ahead of everything that is committed h
 
 import asyncio
 import contextlib
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from typing import Final, final
 
@@ -101,8 +100,7 @@ class SnapshotReceiving:
             head=head,
         )
         try:
-            with _Writing(directory) as writing:
-                await writing.write(incoming, pieces, self._audit_head)
+            await _write(directory, incoming, pieces, self._audit_head)
             self._check_good(head, term)
             install(directory.path, directory.disk)
         except (BulkFailed, OSError) as error:
@@ -136,69 +134,57 @@ class SnapshotReceiving:
             await asyncio.to_thread(discard_incoming, directory.path, directory.disk)
 
 
-@final
-class _Writing:
-    """One run of the process that writes; it is gone behind the `with`."""
+async def _write(
+    directory: DataDirectory,
+    incoming: Incoming,
+    pieces: AsyncIterator[bytes],
+    audit_head: Callable[[], tuple[int, bytes]],
+) -> None:
+    """Hand a stream to the process that writes it, at its pace; return when it is done with it.
 
-    def __init__(self, directory: DataDirectory) -> None:
+    The process is gone then, or when this fails.
+
+    Raises:
+        BulkFailed: The stream broke off, or the process could not use it.
+        OSError: There is no process.
+    """
+    with contextlib.ExitStack() as behind:
         # It holds the lock as well: who comes next waits until it is gone.
-        process, self._socket = side_process.start(_MODULE, (directory.lock.descriptor,))
-        self._process: subprocess.Popen[bytes] = process
-        self._writer: asyncio.StreamWriter | None = None
-
-    def __enter__(self) -> "_Writing":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        side_process.end(self._process)
-        if self._writer is not None:
-            self._writer.close()
-        self._socket.close()
-
-    async def write(
-        self,
-        incoming: Incoming,
-        pieces: AsyncIterator[bytes],
-        audit_head: Callable[[], tuple[int, bytes]],
-    ) -> None:
-        """Hand over a stream at the pace of the process; return when it is done with it.
-
-        Raises:
-            BulkFailed: The stream broke off, or the process could not use it.
-        """
-        reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        kept_open = (directory.lock.descriptor,)
+        reader, writer = await side_process.start(_MODULE, behind, kept_open)
         hearing = asyncio.ensure_future(_hear(reader))
-        try:
-            job = incoming.encode()
-            self._writer.write(len(job).to_bytes(4, "big") + job)
-            async for piece in pieces:
-                await self._say(Say.PIECE, piece, hearing)
-            number, digest = audit_head()
-            await self._say(Say.END, number.to_bytes(8, "big") + digest, hearing)
-            kind, text = await hearing
-        finally:
-            hearing.cancel()
+        behind.callback(hearing.cancel)
+        job = incoming.encode()
+        writer.write(len(job).to_bytes(4, "big") + job)
+        async for piece in pieces:
+            await _say(Say.PIECE, piece, writer, hearing)
+        number, digest = audit_head()
+        await _say(Say.END, number.to_bytes(8, "big") + digest, writer, hearing)
+        kind, text = await hearing
         if kind != Told.DONE:
             raise BulkFailed(text)
 
-    async def _say(self, kind: Say, body: bytes, hearing: "asyncio.Task[tuple[int, str]]") -> None:
-        writer = self._writer
-        assert writer is not None  # noqa: S101 - narrows the type; `write` has opened it
-        if not hearing.done():
-            writer.write(side_process.HEAD.pack(len(body), kind) + body)
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
-        if hearing.done():
-            # It says nothing before the end unless it has failed.
-            _, text = hearing.result()
-            raise BulkFailed(text)
+
+async def _say(
+    kind: Say,
+    body: bytes,
+    writer: asyncio.StreamWriter,
+    hearing: "asyncio.Task[tuple[int, str]]",
+) -> None:
+    if not hearing.done():
+        writer.write(side_process.HEAD.pack(len(body), kind) + body)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+    if hearing.done():
+        # It says nothing before the end unless it has failed.
+        _, text = hearing.result()
+        raise BulkFailed(text)
 
 
 async def _hear(reader: asyncio.StreamReader) -> tuple[int, str]:
-    """Return what the process has to say in the end."""
+    """Return what the process has to say in the end: that it has ended is a failure."""
     try:
-        length, kind = side_process.HEAD.unpack(await reader.readexactly(side_process.HEAD.size))
-        text = (await reader.readexactly(length)).decode(errors="replace")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return Told.FAILED, "the process that writes it has ended"
-    return kind, text
+        kind, text = await side_process.hear(reader)
+    except OSError as error:
+        return Told.FAILED, str(error)
+    return kind, text.decode(errors="replace")

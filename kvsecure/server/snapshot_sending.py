@@ -7,15 +7,14 @@ Keeps: what is sent holds everything through the index that was ordered; every o
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol, final
 
 from kvsecure.core.raft.configuration import Configuration, DamagedConfiguration
 from kvsecure.core.raft.replication import SnapshotOrder
 from kvsecure.core.scan import Damage
-from kvsecure.core.scans import Scans, StateSent
+from kvsecure.core.scans import Scans
 from kvsecure.core.snapshot_stream import SnapshotHead
 from kvsecure.model.errors import Refused
 from kvsecure.model.ids import Index, MemberId
@@ -98,9 +97,7 @@ class SnapshotSending:
         Raises:
             BulkFailed: It did not get there.
         """
-        async with contextlib.aclosing(self._scans.stream()) as parts:
-            state = await anext(parts)
-            assert isinstance(state, StateSent)  # noqa: S101 - narrows the type; it comes first
+        async with self._scans.stream() as (state, pieces):
             if state.index < order.index:
                 raise BulkFailed(f"the tables are at {state.index}, before what was ordered")
             if state.configuration:
@@ -108,12 +105,5 @@ class SnapshotSending:
             else:
                 configuration = self._configuration_at(state.index)
             head = SnapshotHead(state.index, state.term, configuration)
-            await self._send_bulk(order.to, head.encode(), _pieces(parts))
+            await self._send_bulk(order.to, head.encode(), pieces)
         return state.index
-
-
-async def _pieces(parts: AsyncGenerator[StateSent | bytes, None]) -> AsyncIterator[bytes]:
-    """Yield what is left: pieces."""
-    async for part in parts:
-        if isinstance(part, bytes):
-            yield part

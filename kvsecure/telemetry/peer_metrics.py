@@ -5,7 +5,7 @@ Never: keeps a number.
 Follows: etcd 3.5's rafthttp: what goes out says `To` whom, what comes in says `From` whom.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import (
@@ -25,6 +25,80 @@ type_peers = Mapping[str, PeerNumbers]
 _TO: Final = "To"
 _FROM: Final = "From"
 
+# What is counted or timed of each member: name, text, label, and where the number is.
+_COUNTERS: Final[tuple[tuple[str, str, str, Callable[[PeerNumbers], int]], ...]] = (
+    (
+        "etcd_network_peer_sent_bytes_total",
+        "Bytes sent to a member.",
+        _TO,
+        lambda peer: peer.sent_bytes,
+    ),
+    (
+        "etcd_network_peer_received_bytes_total",
+        "Bytes received from a member.",
+        _FROM,
+        lambda peer: peer.received_bytes,
+    ),
+    (
+        "etcd_network_peer_sent_failures_total",
+        "Messages that were not sent to a member.",
+        _TO,
+        lambda peer: peer.sent_failures,
+    ),
+    (
+        "etcd_network_peer_received_failures_total",
+        "Connections that ended for what a member sent.",
+        _FROM,
+        lambda peer: peer.received_failures,
+    ),
+)
+_NAMELESS_COUNTERS: Final[tuple[tuple[str, str, str, Callable[[PeerNumbers], int]], ...]] = (
+    (
+        "etcd_network_snapshot_send_success",
+        "Snapshots that got to a member.",
+        _TO,
+        lambda peer: peer.snapshots_sent,
+    ),
+    (
+        "etcd_network_snapshot_send_failures",
+        "Snapshots that did not get to a member.",
+        _TO,
+        lambda peer: peer.snapshot_send_failures,
+    ),
+    (
+        "etcd_network_snapshot_receive_success",
+        "Snapshots that came from a member.",
+        _FROM,
+        lambda peer: peer.snapshots_received,
+    ),
+    (
+        "etcd_network_snapshot_receive_failures",
+        "Snapshots from a member that could not be taken.",
+        _FROM,
+        lambda peer: peer.snapshot_receive_failures,
+    ),
+)
+_TIMES: Final[tuple[tuple[str, str, str, Callable[[PeerNumbers], HistogramView]], ...]] = (
+    (
+        "etcd_network_peer_round_trip_time_seconds",
+        "Time to a member and back.",
+        _TO,
+        lambda peer: peer.round_trip,
+    ),
+    (
+        "etcd_network_snapshot_send_total_duration_seconds",
+        "Time to send a snapshot.",
+        _TO,
+        lambda peer: peer.snapshot_send,
+    ),
+    (
+        "etcd_network_snapshot_receive_total_duration_seconds",
+        "Time to receive a snapshot.",
+        _FROM,
+        lambda peer: peer.snapshot_receive,
+    ),
+)
+
 
 def peer_metrics(own: str, peers: type_peers) -> Iterator[Metric]:
     """Yield the metrics of a member's links; none where there is nobody.
@@ -36,72 +110,28 @@ def peer_metrics(own: str, peers: type_peers) -> Iterator[Metric]:
     if not peers:
         return
     yield from _links(own, peers)
-    yield _counted(
-        "etcd_network_peer_sent_bytes_total",
-        "Bytes sent to a member.",
-        _TO,
-        {peer: each.sent_bytes for peer, each in peers.items()},
-    )
-    yield _counted(
-        "etcd_network_peer_received_bytes_total",
-        "Bytes received from a member.",
-        _FROM,
-        {peer: each.received_bytes for peer, each in peers.items()},
-    )
-    yield _counted(
-        "etcd_network_peer_sent_failures_total",
-        "Messages that were not sent to a member.",
-        _TO,
-        {peer: each.sent_failures for peer, each in peers.items()},
-    )
-    yield _counted(
-        "etcd_network_peer_received_failures_total",
-        "Connections that ended for what a member sent.",
-        _FROM,
-        {peer: each.received_failures for peer, each in peers.items()},
-    )
-    yield _timed(
-        "etcd_network_peer_round_trip_time_seconds",
-        "Time to a member and back.",
-        _TO,
-        {peer: each.round_trip for peer, each in peers.items()},
-    )
-    yield from _snapshots(peers)
+    for name, text, label, count_of in _COUNTERS:
+        counter = CounterMetricFamily(name, text, labels=(label,))
+        for peer, numbers in peers.items():
+            counter.add_metric((peer,), count_of(numbers))
+        yield counter
+    yield from _snapshots_under_way(peers)
+    for name, text, label, view_of in _TIMES:
+        times = HistogramMetricFamily(name, text, labels=(label,))
+        for peer, numbers in peers.items():
+            view = view_of(numbers)
+            times.add_metric((peer,), view.cumulative(), view.sum_s)
+        yield times
 
 
 def nameless_peer_totals(peers: type_peers) -> Iterator[bytes]:
     """Yield etcd's counters whose names do not say so; the library would give them a new name."""
     if not peers:
         return
-    for name, text, label, counts in (
-        (
-            "etcd_network_snapshot_send_success",
-            "Snapshots that got to a member.",
-            _TO,
-            {peer: each.snapshots_sent for peer, each in peers.items()},
-        ),
-        (
-            "etcd_network_snapshot_send_failures",
-            "Snapshots that did not get to a member.",
-            _TO,
-            {peer: each.snapshot_send_failures for peer, each in peers.items()},
-        ),
-        (
-            "etcd_network_snapshot_receive_success",
-            "Snapshots that came from a member.",
-            _FROM,
-            {peer: each.snapshots_received for peer, each in peers.items()},
-        ),
-        (
-            "etcd_network_snapshot_receive_failures",
-            "Snapshots from a member that could not be taken.",
-            _FROM,
-            {peer: each.snapshot_receive_failures for peer, each in peers.items()},
-        ),
-    ):
+    for name, text, label, count_of in _NAMELESS_COUNTERS:
         yield f"# HELP {name} {text}\n# TYPE {name} counter\n".encode()
-        for peer, count in counts.items():
-            yield f'{name}{{{label}="{peer}"}} {count}.0\n'.encode()
+        for peer, numbers in peers.items():
+            yield f'{name}{{{label}="{peer}"}} {count_of(numbers)}.0\n'.encode()
 
 
 def _links(own: str, peers: type_peers) -> Iterator[Metric]:
@@ -123,7 +153,7 @@ def _links(own: str, peers: type_peers) -> Iterator[Metric]:
     yield from (known, active, disconnected)
 
 
-def _snapshots(peers: type_peers) -> Iterator[Metric]:
+def _snapshots_under_way(peers: type_peers) -> Iterator[Metric]:
     sending = GaugeMetricFamily(
         "etcd_network_snapshot_send_inflights_total",
         "Snapshots on their way to a member.",
@@ -138,29 +168,3 @@ def _snapshots(peers: type_peers) -> Iterator[Metric]:
         sending.add_metric((name,), peer.snapshots_sending)
         receiving.add_metric((name,), peer.snapshots_receiving)
     yield from (sending, receiving)
-    yield _timed(
-        "etcd_network_snapshot_send_total_duration_seconds",
-        "Time to send a snapshot.",
-        _TO,
-        {peer: each.snapshot_send for peer, each in peers.items()},
-    )
-    yield _timed(
-        "etcd_network_snapshot_receive_total_duration_seconds",
-        "Time to receive a snapshot.",
-        _FROM,
-        {peer: each.snapshot_receive for peer, each in peers.items()},
-    )
-
-
-def _counted(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=(label,))
-    for peer, count in counts.items():
-        family.add_metric((peer,), count)
-    return family
-
-
-def _timed(name: str, text: str, label: str, views: Mapping[str, HistogramView]) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=(label,))
-    for peer, view in views.items():
-        family.add_metric((peer,), view.cumulative(), view.sum_s)
-    return family

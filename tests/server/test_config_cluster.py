@@ -49,6 +49,13 @@ def test_cluster_of_one_is_taken_from_etcds_flags() -> None:
             ),
         ),
         (
+            (
+                "--initial-cluster=default=http://localhost:2380,"
+                + ",".join(f"m{port}=http://localhost:{port}" for port in range(20_000, 20_064)),
+            ),
+            "--initial-cluster has 65 members, of 64 at most",
+        ),
+        (
             (f"--initial-cluster={','.join(['default=http://localhost:2380'] * 2)}",),
             (
                 "initial cluster default=http://localhost:2380,default=http://localhost:2380 has "

@@ -236,8 +236,8 @@ def test_newcomer_that_was_not_added_like_this_is_refused(
     ("told", "reason"),
     [
         (b"\xff", "it is no list of members"),
-        (b"", "a cluster has 1 to 256 members"),
-        (encode_members(map(_added, range(1, 300))), "1 to 256 members"),
+        (b"", "a cluster has 1 to 64 members"),
+        (encode_members(map(_added, range(1, 66))), "1 to 64 members"),
         (encode_members([_added(1), _added(1, url="http://a:1")]), "two members are one"),
         (encode_members([_added(1), _added(2)]), "two members are one"),
         (encode_members([_added(0)]), "a member has no id"),

@@ -23,7 +23,7 @@ class _Connection:
         self.pacing = Pacing(
             cast("asyncio.Transport", self),
             cast("asyncio.AbstractEventLoop", self),
-            self.writable.append,
+            lambda *, writable: self.writable.append(writable),
         )
 
     def write(self, data: bytes) -> None:

@@ -497,9 +497,12 @@ def test_tables_that_do_not_say_who_the_members_are_are_sent_with_those_of_conse
 
     @final
     class Old:
-        async def stream(self) -> AsyncIterator[StateSent | bytes]:
-            yield StateSent(index=Index(7), term=Term(2), configuration=b"")
-            yield b"piece"
+        @contextlib.asynccontextmanager
+        async def stream(self) -> AsyncIterator[tuple[StateSent, AsyncIterator[bytes]]]:
+            async def pieces() -> AsyncIterator[bytes]:
+                yield b"piece"
+
+            yield StateSent(index=Index(7), term=Term(2), configuration=b""), pieces()
 
     said: list[tuple[bytes, list[bytes]]] = []
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from kvsecure.model.limits import MEMBERS_MAX
 from kvsecure.server.config.identity import cluster_id_of, member_id_of
 from kvsecure.server.config.model import Cluster, ClusterState
 from kvsecure.server.config.outcome import ConfigError
@@ -56,6 +57,8 @@ def build_cluster(settings: Settings, name: str) -> Cluster:
         members = _initial_cluster(settings.text("initial-cluster")) or members
     _check_own(members, name, own_urls)
     _check_duplicates(members)
+    if len(members) > MEMBERS_MAX:
+        raise ConfigError(f"--initial-cluster has {len(members)} members, of {MEMBERS_MAX} at most")
     return Cluster(
         name=label,
         cluster_id=cluster_id_of(member_id_of(urls, token) for urls in members.values()),

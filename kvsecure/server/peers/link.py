@@ -46,7 +46,8 @@ class Link:
         setting: Setting,
         member: int,
         address: PeerAddress,
-        on_change: Callable[[int, bool], None],
+        on_up: Callable[[int], None],
+        on_down: Callable[[int], None],
     ) -> None:
         """Begin with the next tick.
 
@@ -54,7 +55,8 @@ class Link:
             setting: What all links share.
             member: Whom to.
             address: Its name, and where it is.
-            on_change: Told when it can be reached, and when no more.
+            on_up: Told when it can be reached.
+            on_down: Told when it cannot be any more.
         """
         self._setting = setting
         self.member = member
@@ -62,7 +64,8 @@ class Link:
         self.counts = setting.counts.of(member)
         # Since when it can be reached, by the clock; None when it cannot.
         self.up_since_s: float | None = None
-        self._on_change = on_change
+        self._on_up = on_up
+        self._on_down = on_down
         self._channel: Channel | None = None
         self._is_dialing = False
         self._is_closed = False
@@ -225,7 +228,7 @@ class Link:
             _log.warning("a peer cannot be reached", peer=f"{self.member:x}", error=reason)
         if up_since_s is not None:
             self.counts.disconnections += 1
-            self._on_change(self.member, False)
+            self._on_down(self.member)
 
     def _rise(self, channel: Channel, welcome: Welcome) -> None:
         channel.settle(self.member, welcome.name, self.counts, PEER_HELLO_BYTES_MAX)
@@ -233,4 +236,4 @@ class Link:
         self._pinged_s = None
         self._trouble = ""
         _log.info("a peer can be reached", peer=f"{self.member:x}", remote=channel.address[0])
-        self._on_change(self.member, True)
+        self._on_up(self.member)

@@ -75,7 +75,8 @@ class PeerLinks:
         credentials: Credentials | None,
         *,
         on_message: Callable[[int, bytes], None],
-        on_change: Callable[[int, bool], None],
+        on_up: Callable[[int], None],
+        on_down: Callable[[int], None],
         on_parted: Callable[[int], None] = _ignore,
         on_bulk: OnBulk,
         members: Callable[[], bytes | None] = _unknown,
@@ -99,7 +100,8 @@ class PeerLinks:
             credentials: Made from a `ServerTls` whose `member` is `own.certified`; None for
                 plaintext, which is spoken over loopback only.
             on_message: Told the sender's id and the bytes of each message, in order.
-            on_change: Told a member's id, and whether messages can be sent to it now.
+            on_up: Told of a member that messages can be sent to it now.
+            on_down: Told of a member that none can be any more.
             on_parted: Told of a member that there was a connection with and is none any more,
                 neither to it nor from it.
             on_bulk: Consumes a bulk stream: sender, subject, pieces. It ends normally when it has
@@ -133,7 +135,8 @@ class PeerLinks:
             # Whether they are a member's; who it is was checked when they were read.
             _ = credentials.dialing, own.certified
         self._credentials = credentials
-        self._on_change = on_change
+        self._on_up = on_up
+        self._on_down = on_down
         self._on_parted = on_parted
         self._note = note
         self._spawn_vital = spawn_vital
@@ -224,7 +227,7 @@ class PeerLinks:
         for member, address in self._roster.peers.items():
             link = self._links.get(member)
             if link is None:
-                self._links[member] = Link(self._setting, member, address, self._changed)
+                self._links[member] = Link(self._setting, member, address, self._on_up, self._fell)
             else:
                 link.address = address
 
@@ -388,10 +391,9 @@ class PeerLinks:
                 return sending
         raise failed
 
-    def _changed(self, member: int, is_up: bool) -> None:  # noqa: FBT001 - a link calls it
-        self._on_change(member, is_up)
-        if not is_up:
-            self._look(member)
+    def _fell(self, member: int) -> None:
+        self._on_down(member)
+        self._look(member)
 
     def _look(self, member: int) -> None:
         """Tell that a member is gone, if its last connection is."""
