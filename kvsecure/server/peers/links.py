@@ -311,11 +311,6 @@ class PeerLinks:
             member for member, link in self._links.items() if link.up_since_s is not None
         )
 
-    def look_now(self) -> None:
-        """Read certificates, authorities and lists at once, changed or not."""
-        if self._credentials is not None:
-            self._credentials.look_now()
-
     def close(self) -> None:
         """Stop listening and end every connection."""
         self._setting.is_closed = True
