@@ -162,6 +162,7 @@ async def ask_members(
         told = tuple(each for each in await asyncio.gather(*asked) if each is not None)
         if told or loop.time() + _PAUSE_S > end_s:
             return told
+        # Members that are being started, or a network that is: nothing says when they are there.
         await asyncio.sleep(_PAUSE_S)
     return ()
 
