@@ -85,8 +85,10 @@ class DumbSpace:
             expired: Tells whether what was superseded at a revision has been kept for so long.
         """
         for key, changes in self.changes.items():
-            kept = self._etcd_keeps(changes, revision) | self._policy_keeps(key, changes, expired)
-            self.gone |= {(key, change.main) for change in changes} - {(key, m) for m in kept}
+            # What is gone already is nothing that a policy could keep, or keep a deletion for.
+            left = [change for change in changes if (key, change.main) not in self.gone]
+            kept = self._etcd_keeps(left, revision) | self._policy_keeps(key, left, expired)
+            self.gone |= {(key, change.main) for change in left} - {(key, m) for m in kept}
 
     def _etcd_keeps(self, changes: list[Change], revision: int) -> set[int]:
         old = [change for change in changes if change.main <= revision]

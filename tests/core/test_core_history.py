@@ -98,6 +98,23 @@ def test_what_is_compacted_is_not_told_from_the_moment_on(state: State) -> None:
     assert page.compact_revision == 4
 
 
+@pytest.mark.parametrize("slices", [0, 1, 50])
+def test_deletion_of_what_an_earlier_compaction_gave_up_is_not_kept(
+    state: State, slices: int
+) -> None:
+    """A policy keeps no version of before it was set, however far the slices have come."""
+    _put(state, b"k")
+    carry_out(state, 1, kv_pb2.DeleteRangeRequest(key=b"k"))
+    carry_out(state, 1, kv_pb2.CompactionRequest(revision=3))
+    _put(state, b"other")
+    carry_out(state, 1, version_pb2.RetentionSetRequest(prefix=b"", keep_versions=1))
+    carry_out(state, 1, kv_pb2.CompactionRequest(revision=4))
+    for _ in range(slices):
+        state.store.run_slice()
+
+    assert not _history(state).versions
+
+
 def test_time_before_the_first_is_refused(state: State) -> None:
     """Nothing is guessed of a time from which no revision is known."""
     carry_out(state, 0, state_pb2.Clock(time_s=100))

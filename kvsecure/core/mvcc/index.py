@@ -283,12 +283,18 @@ class KeyIndex:
         """Return the keys that compaction could free something of."""
         return [*self.past.keys(), *(key for key in self.dead if key not in self.past)]
 
-    def doomed(self, key: bytes, revision: int, keep: Keep | None) -> int:
+    def doomed(self, key: bytes, revision: int, keep: Keep | None, before: int = 0) -> int:
         """Return how many of a key's positions, from the oldest on, a compaction gives up.
 
         The newest version at or below the revision stays, unless it is a deletion: that stays only
         if it lies exactly at the revision, for a watch that starts there (etcd's keep set), or
         behind a version that is kept.
+
+        Args:
+            key: Whose.
+            revision: Where it is compacted.
+            keep: What else is kept.
+            before: How many earlier compactions give up, which are nothing to keep any more.
         """
         head = self.heads.get(key)
         if head is None:
@@ -301,12 +307,13 @@ class KeyIndex:
         else:
             count = _last_through(run, newest)
             if count < 0:
-                return 0
+                return before
             at = count * POSITION_BYTES
             count += bool(run[at + 8] & 0x80 and run[at : at + 8] != newest)
-        if keep is None or not count:
-            return count
-        return min(count, _oldest_kept(run + head[:POSITION_BYTES], keep))
+        if keep is None or count <= before:
+            return max(count, before)
+        chain = (run + head[:POSITION_BYTES])[before * POSITION_BYTES :]
+        return min(count, before + _oldest_kept(chain, keep))
 
     def compact(self, key: bytes, revision: int, keep: Keep | None = None) -> list[bytes]:
         """Forget what is `doomed` of a key; return the positions that are free now."""

@@ -371,7 +371,7 @@ class Store:
         for compaction in self._scrubbing:
             keeps = compaction.keeps.get(tenant)
             keep = keeps.find(key) if keeps else None
-            doomed = max(doomed, index.doomed(key, compaction.revision, keep))
+            doomed = index.doomed(key, compaction.revision, keep, doomed)
         return index.positions_before(key, before, doomed=doomed, count_max=count_max)
 
     def run_slice(self) -> bool:
