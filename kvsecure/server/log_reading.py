@@ -5,7 +5,8 @@ Owns: which entries count, from frames that cut off or jump over others, and how
 Never: reads or changes a file.
 Follows: Raft section 5.3 (a leader's entries take the place of others) and 7 (a snapshot's entry).
 Keeps: entries behind the tables count only if the log leads to the tables' last entry: if it has
-    that entry, of that term, or begins right behind it.
+    that entry, of that term, or begins right behind it. Entries may be missing only before a frame
+    that begins the log anew: of what it cut off, a crash may have removed the oldest part alone.
 """
 
 from collections import deque
@@ -73,17 +74,11 @@ class LogReading:
         return self._runs[-1].last if self._runs else self._offset
 
     def take(self, first: int, term: Term, entries: list[bytes]) -> None:
-        """Take the next frame.
-
-        Raises:
-            MissingEntries: There are entries between what was read and this.
-        """
+        """Take the next frame; if entries before it are missing, a later one may cut it off."""
         if not self._has_begun:
             self._has_begun = True
             self._offset = min(first - 1, self._known)
-        if first > self._last + 1:
-            if first - 1 > self._known:
-                raise MissingEntries(self.last + 1, first - 1)
+        if self._last + 1 < first <= self._known + 1:
             # What is between is in the tables; so is what was before.
             self._drop(self._offset)
             self._offset = first - 1
@@ -96,14 +91,19 @@ class LogReading:
                 self._kept_bytes += _bytes_of(entries)
                 self._forget()
 
-    def check_following(self, following: int) -> None:
-        """Check that nothing is missing before what is written next.
+    def check_whole(self, following: int) -> None:
+        """Check that nothing is missing of what frames have left, and before what is written next.
 
         Raises:
             MissingEntries: There is.
         """
-        if following > self.last + 1:
-            raise MissingEntries(self.last + 1, following - 1)
+        last: int = self._known
+        for run in self._runs:
+            if run.first > last + 1:
+                raise MissingEntries(last + 1, run.first - 1)
+            last = max(last, run.last)
+        if following > last + 1:
+            raise MissingEntries(last + 1, following - 1)
 
     def leads_to_tables(self) -> bool:
         """Tell whether the tables are of this log."""

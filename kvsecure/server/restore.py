@@ -209,7 +209,7 @@ def _load_log(
             is_reached=not is_received,
         )
         # Its newest segment may be empty, and what came before in tables that are gone.
-        reading.check_following(tail.following)
+        reading.check_whole(tail.following)
     except DamagedFrame as error:
         raise StorageError(f"{directory.wal}: {error}. Restore it from a backup") from None
     except MissingEntries as error:

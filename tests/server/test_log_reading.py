@@ -85,14 +85,24 @@ def test_frames_leave_what_a_plain_table_of_them_has(
 
 def test_entries_that_are_nowhere_are_missed() -> None:
     """A frame may jump ahead within what the tables hold, and no further."""
-    _read([_Frame(1, 1, [b"\2"]), _Frame(8, 2, [b"\2"])], known=7, term=2)
+    _read([_Frame(1, 1, [b"\2"]), _Frame(8, 2, [b"\2"])], known=7, term=2).check_whole(9)
 
     with pytest.raises(MissingEntries, match="entries 8 to 8 are missing"):
-        _read([_Frame(1, 1, [b"\2"]), _Frame(9, 2, [b"\2"])], known=7, term=2)
+        _read([_Frame(1, 1, [b"\2"]), _Frame(9, 2, [b"\2"])], known=7, term=2).check_whole(10)
     with pytest.raises(MissingEntries, match="entries 8 to 9 are missing"):
-        _read([_Frame(10, 1, [b"\2"])], known=7, term=2)
+        _read([_Frame(10, 1, [b"\2"])], known=7, term=2).check_whole(11)
     with pytest.raises(MissingEntries, match="entries 3 to 4 are missing"):
-        _read([_Frame(1, 1, [b"\2", b"\2"])], known=0, term=0).check_following(5)
+        _read([_Frame(1, 1, [b"\2", b"\2"])], known=0, term=0).check_whole(5)
+
+
+def test_a_log_that_begins_anew_misses_nothing_of_what_it_cut_off() -> None:
+    """Of a log that is removed from its oldest entry on, a crash may leave the end."""
+    reading = _read([_Frame(5, 1, [b"\2", b"\2"]), _Frame(3, 2, [])], known=2, term=2)
+
+    reading.check_whole(3)
+
+    assert reading.leads_to_tables()
+    assert reading.log().last == 2
 
 
 def test_what_is_kept_begins_behind_the_configuration_in_force() -> None:
@@ -178,6 +188,7 @@ def test_a_log_that_begins_anew_keeps_what_follows_and_nothing_else(
     left = past.frames[data.draw(st.integers(0, len(past.frames))) :]
     # A start that does not get as far as to have removed the old log begins anew again.
     begun = _read([*left, anew], known, term)
+    begun.check_whole(known + 1)
     if begun.leads_to_tables():
         assert begun.log().last == known
     newest = max([term, *past.heard]) + 1
@@ -186,6 +197,7 @@ def test_a_log_that_begins_anew_keeps_what_follows_and_nothing_else(
     for flushed in range(4):
         reading = _read([anew, *later], known + flushed, newest if flushed else term)
 
+        reading.check_whole(known + 4)
         assert reading.leads_to_tables()
         behind = {at for at in _entries(reading.log()) if at > known + flushed}
         assert behind == set(range(known + flushed + 1, known + 4))
