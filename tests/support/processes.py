@@ -6,19 +6,25 @@ Keeps: a process that was started here is dead when its owner is closed.
 """
 
 import contextlib
+import functools
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 __all__ = ["ProcessFailedError", "ServerProcess", "free_ports", "wait_until"]
 
 _TICK_S = 0.005
 _LOG_TAIL_BYTES_MAX = 6_000
+_LOWEST_PORT: Final = 10_000
+# Where Linux begins to choose ports by itself, unless it is told otherwise.
+_EPHEMERAL_PORT: Final = 32_768
+_PORTS_CLAIMED: Final = 250
 
 
 @final
@@ -27,14 +33,36 @@ class ProcessFailedError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that were free a moment ago, all different."""
-    with contextlib.ExitStack() as sockets:
-        ports = []
-        for _ in range(count):
-            probe = sockets.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports
+    """Return ports of the loopback interface that nobody else takes before they are listened on."""
+    _, ports = _claimed()
+    return [next(port for port in ports if _is_free(port)) for _ in range(count)]
+
+
+@functools.cache
+def _claimed() -> tuple[socket.socket, Iterator[int]]:
+    """Claim ports for this process, by a name that is free again when it ends.
+
+    A port that the system gives to whoever binds none is given again a moment later, to a client
+    or to the test next door; these it gives to nobody.
+    """
+    for lowest in range(_LOWEST_PORT, _EPHEMERAL_PORT - _PORTS_CLAIMED, _PORTS_CLAIMED):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0kvsecure-tests-{lowest}")
+        except OSError:
+            claim.close()
+        else:
+            return claim, itertools.cycle(range(lowest, lowest + _PORTS_CLAIMED))
+    raise AssertionError("all ports are claimed")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def wait_until(condition: Callable[[], object], *, deadline_s: float, what: str) -> None:
