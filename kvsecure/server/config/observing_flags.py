@@ -18,7 +18,7 @@ from kvsecure.server.config.flag import (
     rejected,
 )
 
-__all__ = ["OBSERVING_FLAGS"]
+__all__ = ["NOT_COMPARED", "OBSERVING_FLAGS"]
 
 _M: Final = Section.MONITORING
 _L: Final = Section.LOGGING
@@ -30,7 +30,7 @@ _NO_ROTATION: Final = (
     "log files are not rotated by the server and grow; rotate them from outside with a copy and a "
     "truncation"
 )
-_NOT_COMPARED: Final = "members are compared at the interval of --corrupt-check-time alone"
+NOT_COMPARED: Final = "members are compared at the interval of --corrupt-check-time alone"
 _NO_NEW_CLUSTER: Final = (
     "a cluster that has lost its majority is made anew from a backup: `kvsecure snapshot restore`"
 )
@@ -115,7 +115,7 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "have; damage and differences raise the CORRUPT alarm. 0 never does.",
         bounds=Bounds(0, 365 * 24 * HOUR_NS),
     ),
-    accepted(_F, "compact-hash-check-time", Kind.DURATION, "1m0s", _NOT_COMPARED),
+    accepted(_F, "compact-hash-check-time", Kind.DURATION, "1m0s", NOT_COMPARED),
     accepted(
         _F, "compaction-batch-limit", Kind.INTEGER, "1000", "compaction sizes its own batches"
     ),

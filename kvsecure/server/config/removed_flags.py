@@ -8,6 +8,7 @@ Follows: etcd's change logs from 2.x to 3.8.
 from typing import Final
 
 from kvsecure.server.config.flag import Flag, Kind, Section, accepted, honoured, rejected
+from kvsecure.server.config.observing_flags import NOT_COMPARED
 
 __all__ = ["LEGACY_FLAGS", "OLD_SPELLINGS", "REMOVED_FLAGS"]
 
@@ -44,7 +45,7 @@ REMOVED_FLAGS: Final[tuple[Flag, ...]] = (
     *(
         accepted(_R, f"experimental-{name}", Kind.SWITCH, default, why)
         for name, default, why in (
-            ("compact-hash-check-enabled", "false", "members do not compare hashes"),
+            ("compact-hash-check-enabled", "false", NOT_COMPARED),
             ("enable-lease-checkpoint", "false", _NO_CHECKPOINT),
             ("enable-lease-checkpoint-persist", "false", _NO_CHECKPOINT),
             ("stop-grpc-service-on-defrag", "false", "the service never stops for it"),

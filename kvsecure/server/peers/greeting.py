@@ -57,12 +57,9 @@ def accept_welcome(
     if kind == Kind.REFUSAL:
         hear_refusal(setting, channel, member, payload)
         return None
-    if kind != Kind.WELCOME:
-        raise Malformed("a frame came before the welcome")
-    welcome = Welcome.decode(payload)
+    welcome = _welcome(kind, payload)
     doubt = setting.roster.doubt_of_welcome(welcome, member, channel.certified)
-    if doubt is None and not setting.versions.lowest <= welcome.version <= setting.versions.highest:
-        doubt = Refusal.VERSION
+    doubt = doubt or _doubt_of_version(setting, welcome)
     if doubt is None:
         return welcome
     channel.refuse(doubt, f"member {member:x}")
@@ -80,12 +77,9 @@ def accept_teller(setting: Setting, channel: Channel, kind: int, payload: bytes)
     if kind == Kind.REFUSAL:
         channel.abort(f"refused by the peer: {refusal_of(payload).words}")
         return None
-    if kind != Kind.WELCOME:
-        raise Malformed("a frame came before the welcome")
-    welcome = Welcome.decode(payload)
+    welcome = _welcome(kind, payload)
     doubt = setting.roster.doubt_of_name(welcome.name, channel.certified)
-    if doubt is None and not setting.versions.lowest <= welcome.version <= setting.versions.highest:
-        doubt = Refusal.VERSION
+    doubt = doubt or _doubt_of_version(setting, welcome)
     if doubt is None:
         return welcome
     channel.refuse(doubt)
@@ -101,3 +95,19 @@ def hear_refusal(setting: Setting, channel: Channel, member: int, payload: bytes
     refusal = refusal_of(payload)
     channel.abort(f"refused by the peer: {refusal.words}")
     setting.on_refused_by(member, refusal)
+
+
+def _welcome(kind: int, payload: bytes) -> Welcome:
+    """Return what a frame says that is no refusal.
+
+    Raises:
+        Malformed: It is no welcome.
+    """
+    if kind != Kind.WELCOME:
+        raise Malformed("a frame came before the welcome")
+    return Welcome.decode(payload)
+
+
+def _doubt_of_version(setting: Setting, welcome: Welcome) -> Refusal | None:
+    spoken = setting.versions
+    return None if spoken.lowest <= welcome.version <= spoken.highest else Refusal.VERSION
