@@ -10,6 +10,7 @@ import pytest
 from server.command_line import configured
 
 from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.model.limits import UNFLUSHED_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
 from kvsecure.pki.authority import Authority, create_authority
 from kvsecure.pki.files import write_private, write_public
 from kvsecure.pki.profiles import ProfileName
@@ -24,6 +25,7 @@ from kvsecure.server.peer_setting import (
     tick_s,
 )
 from kvsecure.server.peers import LinkTiming, PeerIdentity
+from kvsecure.server.restore import RAFT
 
 
 def _with_certificate(
@@ -124,6 +126,19 @@ def test_pace_of_links_and_consensus_is_the_flags() -> None:
     assert link_timing(peers) == LinkTiming(heartbeat_s=0.15, election_s=1.6)
     settings = raft_settings(peers)
     assert (settings.election_ticks, settings.heartbeat_ticks) == (10, 1)
+
+
+def test_consensus_takes_what_the_engine_takes_and_is_bounded() -> None:
+    """The engine, which tells its clients why, says no first, whatever the last request is."""
+    bytes_max = raft_settings(configured().peers).uncommitted_bytes_max
+
+    # A request fits into a segment of the log.
+    assert UNFLUSHED_BYTES_MAX + WAL_SEGMENT_BYTES_MAX < bytes_max <= 2 * UNFLUSHED_BYTES_MAX
+
+
+def test_consensus_is_given_the_same_wherever_it_begins() -> None:
+    """A directory that is read back without flags has the numbers of the flags' defaults."""
+    assert raft_settings(configured().peers) == RAFT
 
 
 @pytest.mark.parametrize(
