@@ -107,7 +107,7 @@ class Admission(Protocol):
     nobody is added now) where it cannot be done.
     """
 
-    async def authority(self) -> Message:
+    def authority(self) -> Message:
         """Say who this cluster's authority is."""
         ...
 

@@ -42,6 +42,7 @@ _FETCH_S: Final = 10.0
 _REACH_S: Final = 30.0
 # A machine that joins is in step within seconds, unless there is very much to send.
 _PATIENCE_S: Final = 120.0
+# Nobody tells a newcomer when what it waits for has come; asking is cheap.
 _PAUSE_S: Final = 1.0
 # The token is as good as before, and a little later the answer may be another one.
 _PASSING: Final = frozenset(

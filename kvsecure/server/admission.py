@@ -12,6 +12,7 @@ Keeps: no certificate leaves for a token that could be used again; nothing is us
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -87,9 +88,9 @@ class TokenAdmission:
             )
         self._trust_pem = authority.trust_pem
 
-    async def authority(self) -> JoinAuthorityResponse:
+    def authority(self) -> JoinAuthorityResponse:
         """Say who this cluster's authority is."""
-        self._check_here()
+        self._here()
         return JoinAuthorityResponse(certificates=self._trust_pem)
 
     async def add_token(self, ttl_s: int) -> JoinTokenAddResponse:
@@ -110,7 +111,7 @@ class TokenAdmission:
 
     async def redeem(self, request: JoinRedeemRequest, source: str) -> JoinRedeemResponse:
         """Make who has a token a member; `source` is the address that it comes from."""
-        self._check_here()
+        self._here()
         if self._throttle.wait_ns(_THROTTLED, source, self._wall_ns()):
             raise Refused(Failure.TOO_MANY_REQUESTS)
         await self._check(request, source)
@@ -128,14 +129,14 @@ class TokenAdmission:
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def _check_here(self) -> None:
+    def _here(self) -> Path:
+        """Return where the authority is, or refuse."""
         if self._directory is None:
             raise Refused(Failure.JOIN_REJECTED, "this member has not the cluster's authority")
+        return self._directory
 
     async def _open(self) -> Authority:
-        self._check_here()
-        directory = self._directory
-        assert directory is not None  # noqa: S101 - narrows the type
+        directory = self._here()
         return await self._beside(lambda: Authority.open(directory))
 
     async def _beside(self, act: Callable[[], T]) -> T:

@@ -125,7 +125,7 @@ NO_KEYS: Final = _Keys()
 class _Admission:
     """The admission of a member without an authority."""
 
-    async def authority(self) -> Message:
+    def authority(self) -> Message:
         """Refuse."""
         raise Refused(Failure.JOIN_REJECTED, "there is no authority here")
 

@@ -23,8 +23,6 @@ from kvsecure.pki.certificates import certificates_of, key_of, same_key
 from kvsecure.pki.requests import new_private_key, request_of
 from kvsecure.proto import state_pb2
 from kvsecure.proto.joining_pb2 import (
-    JoinAuthorityRequest,
-    JoinAuthorityResponse,
     JoinRedeemRequest,
     JoinRedeemResponse,
     JoinTokenAddRequest,
@@ -145,8 +143,6 @@ class _Bench:
     async def _act(self, request: Message, source: str) -> Message:
         if isinstance(request, JoinTokenAddRequest):
             return await self.admission.add_token(request.ttl_s)
-        if isinstance(request, JoinAuthorityRequest):
-            return await self.admission.authority()
         assert isinstance(request, JoinRedeemRequest)
         return await self.admission.redeem(request, source)
 
@@ -345,10 +341,9 @@ def test_trail_has_who_and_what_and_no_secret(bench: _Bench) -> None:
 
 def test_authority_is_told_to_anybody(bench: _Bench) -> None:
     """Whom to trust is said before anybody is asked for a name."""
-    asked = bench.do([JoinAuthorityRequest()])[0]
+    told = bench.admission.authority()
 
-    told = JoinAuthorityResponse.FromString(asked.body or b"").certificates
-    assert told == Authority.open(bench.authority.directory).trust_pem
+    assert told.certificates == Authority.open(bench.authority.directory).trust_pem
 
 
 def test_member_without_the_authority_makes_no_members(bench: _Bench) -> None:
@@ -359,11 +354,14 @@ def test_member_without_the_authority_makes_no_members(bench: _Bench) -> None:
     )
 
     asked = [
-        *bench.do([JoinAuthorityRequest(), redeeming(token, "m2")]),
+        *bench.do([redeeming(token, "m2")]),
         *bench.do([JoinTokenAddRequest()], user="root"),
     ]
+    with pytest.raises(Refused) as refused:
+        bench.admission.authority()
 
-    assert [each.why for each in asked] == ["JOIN_REJECTED"] * 3
+    assert [each.why for each in asked] == ["JOIN_REJECTED"] * 2
+    assert refused.value.failure is Failure.JOIN_REJECTED
 
 
 @pytest.mark.parametrize("flags", [("--cluster-name=test",), ("--authority-dir=/nowhere",)])

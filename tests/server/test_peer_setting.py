@@ -11,6 +11,7 @@ from server.command_line import configured
 
 from kvsecure.core.raft.settings import Settings
 from kvsecure.model.ids import ClusterId, MemberId
+from kvsecure.model.limits import UNFLUSHED_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
 from kvsecure.pki.authority import Authority, create_authority
 from kvsecure.pki.files import write_private, write_public
 from kvsecure.pki.profiles import ProfileName
@@ -124,6 +125,14 @@ def test_pace_of_links_and_consensus_is_the_flags() -> None:
     assert tick_s(peers) == 0.15
     assert link_timing(peers) == LinkTiming(heartbeat_s=0.15, election_s=1.6)
     assert raft_settings(peers) == Settings(election_ticks=10, heartbeat_ticks=1)
+
+
+def test_consensus_takes_what_the_engine_takes_and_is_bounded() -> None:
+    """The engine, which tells its clients why, says no first, whatever the last request is."""
+    bytes_max = raft_settings(configured().peers).uncommitted_bytes_max
+
+    # A request fits into a segment of the log.
+    assert UNFLUSHED_BYTES_MAX + WAL_SEGMENT_BYTES_MAX < bytes_max <= 2 * UNFLUSHED_BYTES_MAX
 
 
 @pytest.mark.parametrize(
