@@ -66,6 +66,7 @@ def build_cluster(settings: Settings, name: str) -> Cluster:
         state=ClusterState(settings.text("initial-cluster-state")),
         members=tuple(sorted(members.items())),
         strict_reconfig_check=settings.switch("strict-reconfig-check"),
+        stands_alone=settings.switch("force-new-cluster"),
     )
 
 

@@ -139,6 +139,7 @@ class Cluster:
         members: Peer URLs by member name, sorted by name; this member is one of them.
         strict_reconfig_check: Whether changes of the members that could cost the majority are
             refused.
+        stands_alone: Whether this member, at this start, removes all others.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Cluster:
     state: ClusterState
     members: tuple[tuple[str, tuple[str, ...]], ...]
     strict_reconfig_check: bool
+    stands_alone: bool
 
 
 @final
