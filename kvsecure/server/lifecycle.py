@@ -36,6 +36,7 @@ from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
 from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
+from kvsecure.server.discovery.failure import DiscoveryFailed
 from kvsecure.server.founding import founding_commands, must_be_founded
 from kvsecure.server.joining import encode_members, join, refuse_second_founding
 from kvsecure.server.kek import kek_source
@@ -81,7 +82,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         credentials = credentials_of(config)
         ended_by = _live(config, _identity(config, credentials.peers), credentials)
-    except (StorageError, TrustError, OSError, Broken) as error:
+    except (DiscoveryFailed, StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
         return 1
     if isinstance(ended_by, str):
@@ -328,23 +329,32 @@ def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity
 
     Raises:
         StorageError: They know nothing of this member, or too much.
+        DiscoveryFailed: Nobody tells who they are.
     """
-    cluster = config.cluster
-    cluster_id, member_id = cluster.cluster_id, config.member.member_id
-    told = b""
-    if not (config.member.data_dir / "member.json").exists():
-        if cluster.state is ClusterState.EXISTING:
-            joined = uvloop.run(join(config, peers))
-            cluster_id, member_id = joined.cluster, joined.member
-            told = encode_members(joined.members)
-        else:
-            uvloop.run(refuse_second_founding(config, peers))
+    told, discovered = b"", b""
+    is_new = not (config.member.data_dir / "member.json").exists()
+    if config.cluster.discovery is not None and is_new:
+        # DNS and gRPC are large, and wanted once in a member's life.
+        from kvsecure.server.discovery.discovering import discover
+
+        config, founders = discover(config)
+        discovered = encode_members(founders)
+    elif config.cluster.discovery is not None:
+        _log.info("discovery is not asked: the data directory has the cluster that it belongs to")
+    cluster_id, member_id = config.cluster.cluster_id, config.member.member_id
+    if is_new and config.cluster.state is ClusterState.EXISTING:
+        joined = uvloop.run(join(config, peers))
+        cluster_id, member_id = joined.cluster, joined.member
+        told, discovered = encode_members(joined.members), b""
+    elif is_new:
+        uvloop.run(refuse_second_founding(config, peers))
     return MemberIdentity(
         cluster=cluster_id,
         member=member_id,
-        token=cluster.token,
-        trust_domain=cluster.name,
+        token=config.cluster.token,
+        trust_domain=config.cluster.name,
         joined=told,
+        founders=discovered,
     )
 
 
