@@ -1,11 +1,6 @@
 """Three members that no flag tells who the others are: real processes, real DNS, a real etcd."""
 
 import contextlib
-import ipaddress
-import os
-import secrets
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +15,6 @@ from kvsecure.pki.files import write_private
 from kvsecure.proto import cluster_pb2, kv_pb2
 
 _DOMAIN = "example.test"
-# A program of its own that sees another resolv.conf, and this machine's network.
-_ELSEWHERE = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"')
-
-
-def _may_mount() -> bool:
-    if os.geteuid() != 0 or not shutil.which("unshare"):
-        return False
-    return not subprocess.run(
-        ["unshare", "--mount", "true"], check=False, capture_output=True
-    ).returncode
 
 
 def _member_names(cluster: RealCluster) -> dict[str, tuple[str, ...]]:
@@ -49,19 +34,18 @@ def _member_names(cluster: RealCluster) -> dict[str, tuple[str, ...]]:
 
 @pytest.fixture
 def name_server() -> Iterator[NameServer]:
-    """A DNS server where resolv.conf can name it: on port 53 of an address of its own."""
-    if not _may_mount():
+    """A DNS server that members ask that are started with its prefix."""
+    if not NameServer.programs_can_be_led():
         pytest.skip("a resolv.conf of one's own takes root, unshare and mount")
-    address = str(ipaddress.IPv4Address("127.53.0.0") + secrets.randbelow(1 << 16))
-    with NameServer(address, 53) as server:
+    with NameServer.for_programs() as server:
         yield server
 
 
 def test_members_found_by_records_form_a_cluster(tmp_path: Path, name_server: NameServer) -> None:
     """Three founders are told a domain alone; a restart asks no more, not even after a crash."""
-    resolv = tmp_path / "resolv.conf"
-    resolv.write_text(f"nameserver {name_server.address}\n")
-    places = [replace(place, prefix=(*_ELSEWHERE, str(resolv))) for place in places_on_loopback(3)]
+    places = [
+        replace(place, prefix=name_server.prefix(tmp_path)) for place in places_on_loopback(3)
+    ]
     for number, place in enumerate(places, 1):
         name_server.say(f"m{number}.{_DOMAIN}", "A", place.host)
     name_server.say(
@@ -150,10 +134,8 @@ def test_members_found_by_token_form_a_cluster(tmp_path: Path, registry: Member)
 
 def test_member_without_records_ends(tmp_path: Path, name_server: NameServer) -> None:
     """Where DNS names nobody, the member says so, ends, and makes no data directory."""
-    resolv = tmp_path / "resolv.conf"
-    resolv.write_text(f"nameserver {name_server.address}\n")
     (place,) = places_on_loopback(1)
-    own = replace(place, prefix=(*_ELSEWHERE, str(resolv)))
+    own = replace(place, prefix=name_server.prefix(tmp_path))
     flags = (f"--discovery-srv={_DOMAIN}",)
 
     cluster = RealCluster(tmp_path / "solo", [own], discovery=flags)

@@ -63,7 +63,7 @@ LIBRARIES: Final[dict[str, frozenset[str]]] = {
     "lmdb": frozenset({"storage"}),
     # A member is a client too: of its KMS plugin, and of the store where first members meet.
     "grpc": frozenset({"client", "cli", "server.kms", "server.discovery"}),
-    "dns": frozenset({"lookup", "server.discovery"}),
+    "dns": frozenset({"lookup", "server.discovery", "cli.discovery"}),
     "uvloop": frozenset({"server"}),
     "hpack": frozenset({"wire"}),
     "h11": frozenset({"wire", "server"}),

@@ -2,6 +2,7 @@
 
     NameServer     a zone that a test writes, and how often it was asked
       resolver()   asks this server and no other
+      for_programs()   a server that programs ask that are started with its prefix
 
 Owns: the sockets and threads of the server, and answers that are wrong on purpose.
 Never: asks anybody else.
@@ -10,10 +11,16 @@ Keeps: a name without records is NXDOMAIN, one with others is empty; what does n
 """
 
 import contextlib
+import ipaddress
+import os
+import secrets
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 from collections import Counter
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -28,6 +35,9 @@ __all__ = ["NameServer"]
 
 _DATAGRAM_BYTES_MAX: Final = 512
 _TTL_S: Final = 0
+_DNS_PORT: Final = 53
+# A program that sees another resolv.conf, and this machine's network.
+_WITH_RESOLV: Final = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
 
 
 @final
@@ -45,10 +55,8 @@ class NameServer:
         # A server that hears and says nothing.
         self.is_silent = False
         self._records: dict[tuple[str, str], list[str]] = {}
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((address, port))
+        self._udp, self._tcp = _listening(address, port)
         self.address, self.port = self._udp.getsockname()
-        self._tcp = socket.create_server((address, self.port))
         self._threads = [
             threading.Thread(target=serve, daemon=True) for serve in (self._datagrams, self._calls)
         ]
@@ -72,6 +80,30 @@ class NameServer:
             thread.join()
         for listening in (self._udp, self._tcp):
             listening.close()
+
+    @staticmethod
+    def programs_can_be_led() -> bool:
+        """Whether this user can start programs with a resolv.conf of their own."""
+        if os.geteuid() != 0 or not shutil.which("unshare"):
+            return False
+        tried = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True)
+        return not tried.returncode
+
+    @classmethod
+    def for_programs(cls) -> Self:
+        """Return a server where resolv.conf can name it: port 53 of an address of its own."""
+        address = ipaddress.IPv4Address("127.53.0.0") + secrets.randbelow(1 << 16)
+        return cls(str(address), _DNS_PORT)
+
+    def prefix(self, directory: Path) -> tuple[str, ...]:
+        """Return what a command begins with that is to ask this server.
+
+        Args:
+            directory: Where its resolv.conf may lie.
+        """
+        resolv = directory / "resolv.conf"
+        resolv.write_text(f"nameserver {self.address}\n")
+        return ("unshare", "--mount", "sh", "-c", _WITH_RESOLV, str(resolv))
 
     def say(self, name: str, kind: str, *texts: str) -> None:
         """Have these be the records of a name: `say("a.test", "A", "127.0.0.1")`."""
@@ -134,3 +166,20 @@ class NameServer:
         elif not any(known == name for known, _ in self._records):
             answer.set_rcode(dns.rcode.NXDOMAIN)
         return answer
+
+
+def _listening(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Return a socket for datagrams and one for calls, on one port."""
+    while True:
+        calls = socket.create_server((address, port))
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(calls.getsockname())
+        except OSError:
+            # Free for calls, and not for datagrams: another one.
+            calls.close()
+            datagrams.close()
+            if port:
+                raise
+        else:
+            return datagrams, calls

@@ -120,6 +120,8 @@ CLIENT_VARIABLES: Final = frozenset(
         "CACERT",
         "CERT",
         "CONTEXT",
+        "DISCOVERY_SRV",
+        "DISCOVERY_SRV_NAME",
         "ENDPOINT",
         "ENDPOINTS",
         "HOME",

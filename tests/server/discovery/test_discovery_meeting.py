@@ -128,13 +128,13 @@ def test_member_that_comes_too_late_is_told_so(etcd: EtcdMember, store: Client) 
 def test_member_that_overtook_itself_is_still_too_late(etcd: EtcdMember, store: Client) -> None:
     """What counts is the order in which keys were made, whichever are changed later."""
     _size(store, "2")
-    for number in (1, 2, 3):
+    for number in (3, 2, 1):
         _register(store, str(number), _text(number))
-    _register(store, "1", _text(1))
+    _register(store, "3", _text(3))
 
-    assert set(_meet(_settings(etcd.url), 1)) == {"m1", "m2"}
+    assert set(_meet(_settings(etcd.url), 3)) == {"m2", "m3"}
     with pytest.raises(DiscoveryFailed, match="cluster is full"):
-        _meet(_settings(etcd.url), 3)
+        _meet(_settings(etcd.url), 1)
 
 
 def test_member_that_was_there_before_goes_on(etcd: EtcdMember, store: Client) -> None:

@@ -1,13 +1,19 @@
 """The first members by SRV records: which of them is this one, and what the others begin with."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from server.command_line import configured
+from server.peers.lab import CLUSTER, CLUSTER_ID, Lab, play
 from support.names import NameServer
 
+from kvsecure.model.ids import MemberId
 from kvsecure.server.config import ServerConfig
 from kvsecure.server.config.identity import cluster_id_of, member_id_of
 from kvsecure.server.discovery.discovering import Discovered, discover
 from kvsecure.server.discovery.failure import DiscoveryFailed
+from kvsecure.server.joining import KnownMember, encode_members, join
 
 _SECURE = "_etcd-server-ssl._tcp.example.test"
 _PLAIN = "_etcd-server._tcp.example.test"
@@ -145,3 +151,36 @@ def test_records_that_do_not_fit_are_refused(
             _discovered(server, _config(",".join(own)))
 
     assert text in str(caught.value)
+
+
+def test_member_that_is_added_may_learn_of_the_others_by_records(tmp_path: Path) -> None:
+    """With --initial-cluster-state existing the records stand for the list in flags."""
+
+    async def scene() -> None:
+        async with Lab(tmp_path) as lab:
+            first = await lab.member(1, is_plain=True)
+            port = first.url.rpartition(":")[2]
+            config = configured(
+                "--name=m9",
+                f"--cluster-name={CLUSTER}",
+                "--initial-advertise-peer-urls=http://127.0.0.1:12380",
+                "--initial-cluster-state=existing",
+                "--discovery-srv=example.test",
+            )
+            with NameServer() as server:
+                server.say(_PLAIN, "SRV", f"0 0 {port} localhost.", "0 0 12380 m9.example.test.")
+                server.say("m9.example.test", "A", "127.0.0.1")
+                found = await asyncio.to_thread(discover, config, resolver=server.resolver())
+            own, other = "http://m9.example.test:12380", f"http://localhost:{port}"
+            first.told = encode_members(
+                [
+                    KnownMember(MemberId(1), "m1", (other,), ("https://10.0.0.1:2379",), False),
+                    KnownMember(MemberId(9), "", (own,), (), False),
+                ]
+            )
+
+            joined = await join(found.config, None)
+
+            assert (joined.cluster, joined.member) == (CLUSTER_ID, 9)
+
+    play(scene())
