@@ -14,7 +14,7 @@ import os
 import resource as rlimits
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, final
 
 import uvloop
@@ -337,7 +337,8 @@ def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity
         # DNS and gRPC are large, and wanted once in a member's life.
         from kvsecure.server.discovery.discovering import discover
 
-        config, founders = discover(config)
+        with _ended_by_signal():
+            config, founders = discover(config)
         discovered = encode_members(founders)
     elif config.cluster.discovery is not None:
         _log.info("discovery is not asked: the data directory has the cluster that it belongs to")
@@ -356,6 +357,25 @@ def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity
         joined=told,
         founders=discovered,
     )
+
+
+@contextlib.contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Have SIGTERM end a wait that may be long, also where nothing is the default.
+
+    That is so for the first process of a container.
+    """
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open_directory(config: ServerConfig, wanted: MemberIdentity) -> DataDirectory:

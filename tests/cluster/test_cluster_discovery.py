@@ -1,12 +1,13 @@
 """Three members that no flag tells who the others are: real processes, real DNS, a real etcd."""
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cluster.members import RealCluster, eventually, places_on_loopback
+from cluster.members import RealCluster, RealMember, eventually, places_on_loopback
 from support.names import NameServer
 from support.processes import ProcessFailedError, wait_until
 from support.servers import ROOT_PASSWORD, EtcdMember, KvsecureServer, Member
@@ -30,6 +31,15 @@ def _member_names(cluster: RealCluster) -> dict[str, tuple[str, ...]]:
 
     wait_until(told, deadline_s=30.0, what="names")
     return found
+
+
+def _wait_for_others(member: RealMember) -> None:
+    """Return when a member waits for the others to register."""
+    wait_until(
+        lambda: b"waiting for other members" in member.process.log(),
+        deadline_s=30.0,
+        what="a member to wait",
+    )
 
 
 @pytest.fixture
@@ -87,7 +97,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Member]
 
 
 def test_members_found_by_token_form_a_cluster(tmp_path: Path, registry: Member) -> None:
-    """Three meet under a token and a fourth is one too many; a restart asks no more."""
+    """Three meet under a token, a fourth is one too many, and who restarts asks no more."""
     password = tmp_path / "password"
     write_private(password, ROOT_PASSWORD.encode())
     flags = (
@@ -105,11 +115,11 @@ def test_members_found_by_token_form_a_cluster(tmp_path: Path, registry: Member)
         stack.push(cluster)
         first, *rest, late = cluster.members
         first.process.spawn()
-        wait_until(
-            lambda: b"waiting for other members" in first.process.log(),
-            deadline_s=30.0,
-            what="the first one to wait",
-        )
+        _wait_for_others(first)
+        assert first.process.stop() == -signal.SIGTERM
+        assert not first.data_directory.exists()
+        first.process.spawn()
+        _wait_for_others(first)
         for member in rest:
             member.process.spawn()
         for member in (first, *rest):
@@ -127,6 +137,9 @@ def test_members_found_by_token_form_a_cluster(tmp_path: Path, registry: Member)
 
         registry.stop()
         first.kill9()
+        # The flags have done what they are for.
+        line = cluster._line("m1", first.place, {}, "new")
+        first.redirect([each for each in line if not each.startswith("--discovery")])
         first.process.start()
 
         assert eventually(lambda: cluster.value("m1", b"k")) == b"v"
