@@ -9,6 +9,7 @@ Follows: etcd's process contract (etcd-surface section 7.1): the ready line, and
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import os
 import resource as rlimits
@@ -107,6 +108,9 @@ def _live(
         # signals, one about new certificates is no reason to die: they are noticed all the same.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         directory.lock.close()
+        # Whoever sent it is a member, whatever this process was started for.
+        cluster = dataclasses.replace(config.cluster, stands_alone=False)
+        config = dataclasses.replace(config, cluster=cluster)
         gc.unfreeze()
         _log.info("beginning anew with the state of another member")
 
@@ -392,6 +396,15 @@ def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
         cut_bytes=parts.restored.cut_bytes,
         redone_bytes=parts.restored.audit_redone_bytes,
     )
+    if config.cluster.stands_alone:
+        left_behind = [f"{member:x}" for member in parts.restored.left_behind]
+        _log.warning(
+            "--force-new-cluster: this member stands alone; take the flag away, or the next start "
+            "removes whoever is added",
+            removed=left_behind,
+        )
+        if left_behind:
+            parts.gate.events.note("new-cluster-forced", removed=left_behind)
     parts.turn.end()
 
 

@@ -285,6 +285,11 @@ class RealCluster:
         member = self[name]
         member.redirect(self._line(name, member.place, there, "existing"))
 
+    def line_of(self, name: str) -> list[str]:
+        """Return the flags of a member, as one that founds or finds what it has."""
+        there = {member.name: member.place for member in self.members}
+        return self._line(name, self[name].place, there, "new")
+
     def forget(self, name: str) -> None:
         """Let a member be one no more."""
         self._members.pop(name).process.close()

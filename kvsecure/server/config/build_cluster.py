@@ -70,6 +70,7 @@ def build_cluster(settings: Settings, name: str) -> Cluster:
         members=tuple(sorted(members.items())),
         discovery=discovery,
         strict_reconfig_check=settings.switch("strict-reconfig-check"),
+        stands_alone=settings.switch("force-new-cluster"),
     )
 
 

@@ -192,6 +192,7 @@ class Cluster:
         discovery: How the others are found, if no flag names them.
         strict_reconfig_check: Whether changes of the members that could cost the majority are
             refused.
+        stands_alone: Whether this member, at this start, removes all others.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Cluster:
     members: tuple[tuple[str, tuple[str, ...]], ...]
     discovery: Discovery | None
     strict_reconfig_check: bool
+    stands_alone: bool
 
 
 @final
