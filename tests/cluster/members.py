@@ -187,15 +187,24 @@ class RealMember:
 class RealCluster:
     """Several members, and a client for each of them."""
 
-    def __init__(self, directory: Path, places: Sequence[Place], flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        places: Sequence[Place],
+        flags: Sequence[str] = (),
+        *,
+        discovery: Sequence[str] = (),
+    ) -> None:
         """Prepare a cluster; nothing runs yet.
 
         Args:
             directory: Empty; everything of the cluster is kept in it.
             places: Where the founders are; they are called m1, m2 and so on.
             flags: Further flags of every member.
+            discovery: The flags by which founders find each other; without any, they are told.
         """
         self.directory = directory
+        self._discovery = tuple(discovery)
         self.authority = Authority(directory / "certificates")
         self._flags = tuple(flags)
         self._password = directory / "root-password"
@@ -318,10 +327,15 @@ class RealCluster:
             "peer-cert-file": peer.certificate,
             "peer-key-file": peer.key,
             "peer-trusted-ca-file": self.authority.certificate,
-            "initial-cluster": ",".join(f"{each}={at.peer_url}" for each, at in there.items()),
             "initial-cluster-state": state,
         }
-        return [*(f"--{flag}={value}" for flag, value in flags.items()), *self._flags]
+        members = ",".join(f"{each}={at.peer_url}" for each, at in there.items())
+        found = self._discovery if state == "new" else ()
+        return [
+            *(f"--{flag}={value}" for flag, value in flags.items()),
+            *(found or (f"--initial-cluster={members}",)),
+            *self._flags,
+        ]
 
     def _issue(self, name: str, place: Place) -> tuple[KeyPair, KeyPair]:
         return self.authority.server_at(name, place.host), self.authority.peer(name)
