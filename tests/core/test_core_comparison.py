@@ -104,6 +104,9 @@ _CHANGES: Final[dict[str, Callable[[State], object]]] = {
     "a key for tokens": lambda state: state.members.load_key(
         state_pb2.SigningKey(member_id=7, public_key=bytes(32))
     ),
+    "how far a trail was told to be": lambda state: state.heads.load(
+        state_pb2.ToldHead(member_id=7, seq=1, hash=bytes(32))
+    ),
     "a policy": lambda state: _do(
         state, version_pb2.RetentionSetRequest(prefix=b"k", keep_versions=4)
     ),
