@@ -8,11 +8,12 @@ from typing import Any, Final, final
 
 import pytest
 from google.protobuf.message import Message
-from security.lab import MEMBER, World
+from security.lab import CLUSTER, MEMBER, World
 
+from kvsecure.core.member import MemberFacts, status_body
 from kvsecure.model.errors import Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT
-from kvsecure.proto import state_pb2, tenant_pb2
+from kvsecure.proto import maintenance_pb2, state_pb2, tenant_pb2
 from kvsecure.security.audit import checkpoint_text
 from kvsecure.security.audit_heads import AuditHeads
 
@@ -222,6 +223,33 @@ def test_others_report_it_too(telling: _Telling) -> None:
     telling.live(_SOON)
 
     assert [(each["member"], each["record"]) for each in telling.reports()] == [(f"{_OTHER:x}", 7)]
+
+
+def test_status_names_the_members_whose_trail_is_behind() -> None:
+    """Also etcd's tools show it, though no alarm is raised."""
+    state = SimpleNamespace(
+        alarms=(), members={}, heads=[state_pb2.ToldHead(member_id=7, is_missing=True)]
+    )
+    log = SimpleNamespace(committed=1, applied=1)
+    engine = SimpleNamespace(
+        replica=SimpleNamespace(node=SimpleNamespace(leader=1, term=1, log=log)),
+        statistics=SimpleNamespace(table_bytes=1, table_bytes_in_use=1),
+        has_leader=True,
+        state=state,
+    )
+    facts = MemberFacts(
+        cluster=CLUSTER,
+        member=MEMBER,
+        name="",
+        peer_urls=(),
+        client_urls=(),
+        version="3.5.0",
+        quota_bytes=1,
+    )
+
+    status = maintenance_pb2.StatusResponse.FromString(status_body(facts, engine))  # type: ignore[arg-type]  # all that it looks at
+
+    assert status.errors == ["kvsecure: memberID:7 audit trail behind "]
 
 
 def test_trail_that_cannot_be_read_is_not_accused(telling: _Telling, tmp_path: Path) -> None:
