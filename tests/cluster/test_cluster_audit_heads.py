@@ -11,6 +11,7 @@ from support.processes import wait_until
 from support.seeds import seed_of
 
 from kvsecure.proto import cluster_pb2
+from kvsecure.server.audit_verify import BrokenTrail, Checkpoint, KekSettings, verify
 
 _ERROR = b"audit trail was cut off or rewritten"
 
@@ -43,6 +44,19 @@ def _anew(trio: RealCluster, name: str, member_id: int) -> None:
     eventually(lambda: client.cluster.MemberAdd(add))
     trio.rejoin(name)
     trio[name].process.start()
+
+
+def _verify(trio: RealCluster, whose: RealMember, told_by: RealMember) -> None:
+    """Check a member's files against what another one has heard of its trail, as an auditor does.
+
+    Raises:
+        BrokenTrail: They do not hold it.
+    """
+    heads = [
+        Checkpoint(head.stream, head.seq, head.hash, head.signature)
+        for head in trio.heads(told_by.name).values()
+    ]
+    verify(whose.data_directory, KekSettings(file=whose.directory / "kek"), heads, None)
 
 
 @pytest.mark.campaign
@@ -84,6 +98,7 @@ def test_member_on_an_earlier_copy_of_its_disk_is_reported(
         trio.put(victim.name, b"/rolled-back", b"v")
     _wait_told(trio, other, victim.name, trio.heads(other.name)[victim.name].seq)
     victim.kill9()
+    _verify(trio, victim, told_by=other)
     victim.wipe()
     copy.rename(victim.data_directory)
 
@@ -99,5 +114,7 @@ def test_member_on_an_earlier_copy_of_its_disk_is_reported(
             lambda log=member.process.log: _ERROR in log(), deadline_s=DEADLINE_S, what="the error"
         )
     victim.kill9()
+    with pytest.raises(BrokenTrail, match="it is missing"):
+        _verify(trio, victim, told_by=other)
     _anew(trio, victim.name, member_id)
     _wait_told(trio, other, victim.name, 0)
