@@ -60,6 +60,7 @@ def _verify(trio: RealCluster, whose: RealMember, told_by: RealMember) -> None:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(900)
 def test_members_that_are_killed_are_never_reported(
     trio: RealCluster, request: pytest.FixtureRequest
 ) -> None:
