@@ -120,7 +120,8 @@ class State:
         number = member.id.to_bytes(8, "big")
         self._note(_MEMBER + number, None if gone else member)
         if gone:
-            self._note(_REMOVED + number, state_pb2.Member(id=member.id))
+            left = state_pb2.Member(id=member.id, name=member.name, peer_urls=member.peer_urls)
+            self._note(_REMOVED + number, left)
 
     def touch_signing_key(self, key: state_pb2.SigningKey, *, gone: bool = False) -> None:
         """Note that a member has a key that it signs tokens with, or has none."""
@@ -290,7 +291,7 @@ class State:
         for _, value in by_kind.pop(_MEMBER, []):
             self.members.load(state_pb2.Member.FromString(value))
         for _, value in by_kind.pop(_REMOVED, []):
-            self.members.load_removed(state_pb2.Member.FromString(value).id)
+            self.members.load_removed(state_pb2.Member.FromString(value))
         for _, value in by_kind.pop(_SIGNING_KEY, []):
             self.members.load_key(state_pb2.SigningKey.FromString(value))
         for _, value in by_kind.pop(_TOLD_HEAD, []):

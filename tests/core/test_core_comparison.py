@@ -100,7 +100,7 @@ _CHANGES: Final[dict[str, Callable[[State], object]]] = {
     "a member": lambda state: _do(
         state, state_pb2.MemberPublish(id=7, name="m7", client_urls=["u"]), SYSTEM_TENANT
     ),
-    "who was removed": lambda state: state.members.load_removed(9),
+    "who was removed": lambda state: state.members.load_removed(state_pb2.Member(id=9)),
     "a key for tokens": lambda state: state.members.load_key(
         state_pb2.SigningKey(member_id=7, public_key=bytes(32))
     ),
