@@ -115,14 +115,14 @@ def places_on_loopback(count: int) -> list[Place]:
 class RealMember:
     """One member: a process, its files, and where it is."""
 
-    def __init__(self, name: str, place: Place, directory: Path, flags: Sequence[str]) -> None:
+    def __init__(self, name: str, place: Place, directory: Path, command: Sequence[str]) -> None:
         """Prepare a member; nothing runs yet.
 
         Args:
             name: Its `--name`.
             place: Where it listens.
             directory: Everything of it is kept there.
-            flags: All that its cluster has to say; the list is read at every start.
+            command: Its program and all flags.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.name = name
@@ -132,7 +132,7 @@ class RealMember:
         # Not on the disk that a test may fill.
         self.log = directory.parent / f"{name}.log"
         self.is_paused = False
-        self.process = self._process(flags)
+        self.process = self._process(command)
 
     @property
     def is_running(self) -> bool:
@@ -144,14 +144,14 @@ class RealMember:
         """Whether it could answer."""
         return self.is_running and not self.is_paused
 
-    def redirect(self, flags: Sequence[str]) -> None:
+    def redirect(self, command: Sequence[str]) -> None:
         """Have it started with other flags from now on; it must not run."""
         self.process.close()
-        self.process = self._process(flags)
+        self.process = self._process(command)
 
-    def _process(self, flags: Sequence[str]) -> ServerProcess:
+    def _process(self, command: Sequence[str]) -> ServerProcess:
         return ServerProcess(
-            [*self.place.prefix, sys.executable, "-m", "kvsecure", "server", *flags],
+            [*self.place.prefix, *command],
             log=self.log,
             ready=_READY,
             environment={
@@ -183,7 +183,6 @@ class RealMember:
         shutil.rmtree(self.data_directory)
 
 
-@final
 class RealCluster:
     """Several members, and a client for each of them."""
 
@@ -316,7 +315,8 @@ class RealCluster:
             "initial-cluster": ",".join(f"{each}={at.peer_url}" for each, at in there.items()),
             "initial-cluster-state": state,
         }
-        return [*(f"--{flag}={value}" for flag, value in flags.items()), *self._flags]
+        line = [f"--{flag}={value}" for flag, value in flags.items()]
+        return [sys.executable, "-m", "kvsecure", "server", *line, *self._flags]
 
     def _issue(self, name: str, place: Place) -> tuple[KeyPair, KeyPair]:
         return self.authority.server_at(name, place.host), self.authority.peer(name)
