@@ -18,11 +18,11 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar, final
 
 import grpc
@@ -115,7 +115,14 @@ def places_on_loopback(count: int) -> list[Place]:
 class RealMember:
     """One member: a process, its files, and where it is."""
 
-    def __init__(self, name: str, place: Place, directory: Path, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        directory: Path,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
         """Prepare a member; nothing runs yet.
 
         Args:
@@ -123,6 +130,7 @@ class RealMember:
             place: Where it listens.
             directory: Everything of it is kept there.
             command: Its program and all flags.
+            environment: Further variables.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.name = name
@@ -132,7 +140,9 @@ class RealMember:
         # Not on the disk that a test may fill.
         self.log = directory.parent / f"{name}.log"
         self.is_paused = False
-        self.process = self._process(command)
+        self._command = command
+        self._environment = environment
+        self.process = self._process()
 
     @property
     def is_running(self) -> bool:
@@ -147,11 +157,18 @@ class RealMember:
     def redirect(self, command: Sequence[str]) -> None:
         """Have it started with other flags from now on; it must not run."""
         self.process.close()
-        self.process = self._process(command)
+        self._command = command
+        self.process = self._process()
 
-    def _process(self, command: Sequence[str]) -> ServerProcess:
+    def surround(self, environment: Mapping[str, str]) -> None:
+        """Have it started with other further variables from now on; it must not run."""
+        self.process.close()
+        self._environment = environment
+        self.process = self._process()
+
+    def _process(self) -> ServerProcess:
         return ServerProcess(
-            [*self.place.prefix, *command],
+            [*self.place.prefix, *self._command],
             log=self.log,
             ready=_READY,
             environment={
@@ -159,6 +176,7 @@ class RealMember:
                 "HOME": str(self.directory),
                 "LANG": "C.UTF-8",
                 "PYTHONPATH": str(Path(kvsecure.__file__).parent.parent),
+                **self._environment,
             },
             deadline_s=60.0,
         )
@@ -186,13 +204,20 @@ class RealMember:
 class RealCluster:
     """Several members, and a client for each of them."""
 
-    def __init__(self, directory: Path, places: Sequence[Place], flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        places: Sequence[Place],
+        flags: Sequence[str] = (),
+        environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
         """Prepare a cluster; nothing runs yet.
 
         Args:
             directory: Empty; everything of the cluster is kept in it.
             places: Where the founders are; they are called m1, m2 and so on.
             flags: Further flags of every member.
+            environments: Further variables, by the names of members.
         """
         self.directory = directory
         self.authority = Authority(directory / "certificates")
@@ -203,6 +228,9 @@ class RealCluster:
         self._clients: dict[str, Client] = {}
         self._lock = threading.Lock()
         self._token = ""
+        # Members whose time of day is another; they are asked with tokens of their own.
+        self._apart: dict[str, str] = {}
+        self._environments = environments
         founders = {f"m{number}": place for number, place in enumerate(places, 1)}
         for name, place in founders.items():
             self._make(name, place, founders, "new")
@@ -285,8 +313,11 @@ class RealCluster:
 
     def _make(self, name: str, place: Place, there: dict[str, Place], state: str) -> RealMember:
         line = self._line(name, place, there, state)
-        self._members[name] = RealMember(name, place, self.directory / name, line)
-        return self._members[name]
+        member = RealMember(
+            name, place, self.directory / name, line, self._environments.get(name, {})
+        )
+        self._members[name] = member
+        return member
 
     def _line(self, name: str, place: Place, there: dict[str, Place], state: str) -> list[str]:
         own = self.directory / name
@@ -337,7 +368,7 @@ class RealCluster:
             client = self._clients.get(name)
             if client is None:
                 client = self._clients[name] = self.stranger(name)
-            token = self._token
+            token = self._apart.get(name, self._token)
         # Nobody else has to wait for a member that does not answer.
         if not token:
             self.log_in(name)
@@ -349,15 +380,33 @@ class RealCluster:
         """Have whoever asks next log in."""
         with self._lock:
             self._token = ""
+            self._apart = dict.fromkeys(self._apart, "")
+
+    def set_apart(self, name: str, *, is_apart: bool) -> None:
+        """Take note of whether a member's time of day is another, and have all log in again."""
+        with self._lock:
+            self._apart.pop(name, None)
+            if is_apart:
+                self._apart[name] = ""
+        self.forget_token()
 
     def log_in(self, name: str) -> None:
-        """Have all clients use a new token, which this member has signed."""
+        """Have clients use a new token, which this member has signed.
+
+        They are those of all members whose time is the same.
+        """
         with self.stranger(name) as client:
             token = eventually(lambda: client.login("root", self.password)).token
         with self._lock:
+            if name in self._apart:
+                self._apart[name] = token
+                if name in self._clients:
+                    self._clients[name].use_token(token)
+                return
             self._token = token
-            for each in self._clients.values():
-                each.use_token(token)
+            for at, each in self._clients.items():
+                if at not in self._apart:
+                    each.use_token(token)
 
     @property
     def token(self) -> str:
