@@ -85,7 +85,7 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
             )
             for host in hosts
         ]
-        clocks = {name: Clock(tmp_path / f"{name}.clock", _AHEAD_S) for name in disks if library()}
+        clocks = {name: Clock(tmp_path / f"clock-{name}", _AHEAD_S) for name in disks if library()}
         environments = {name: clock.environment for name, clock in clocks.items()}
         cluster = RealCluster(directory, places, environments=environments)
         yield Scene(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import grpc
-from cluster.clocks import Clock, pace
+from cluster.clocks import Clock
 from cluster.members import RealCluster, RealMember, eventually
 from cluster.wire import Rules, Wire
 from support.disk import SmallDisk
@@ -279,14 +279,14 @@ def _leader_dies_of_another_time(scene: Scene) -> None:
 def _other_pace(scene: Scene, rate: float) -> None:
     """Have somebody lead whose monotonic time goes at another rate."""
     member = scene.follower()
-    usual = scene.clocks[member.name].environment
+    clock = scene.clocks[member.name]
     member.process.stop()
-    member.surround(pace(member.directory / "pace", rate, usual))
+    member.surround(clock.at_pace(rate))
     member.process.start()
     _move_to(scene, member)
     scene.hold()
     member.process.stop()
-    member.surround(usual)
+    member.surround(clock.environment)
     member.process.start()
 
 
