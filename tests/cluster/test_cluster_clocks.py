@@ -1,6 +1,6 @@
 """What a cluster keeps when the time of day of its members jumps.
 
-It takes libfaketime, of apt's package `faketime`.
+It takes libfaketime, of apt's package `faketime`. What takes longest is left to `-m campaign`.
 """
 
 import time
@@ -93,6 +93,7 @@ def test_lease_lasts_its_time_whatever_time_it_is(turned: _Turned) -> None:
     assert time.monotonic() - begun < _HOUR_S
 
 
+@pytest.mark.campaign
 def test_no_write_is_lost_while_all_clocks_jump(turned: _Turned) -> None:
     """Members with times hours apart elect leaders, serve, and keep what was acknowledged."""
     trio = turned.cluster
@@ -136,6 +137,7 @@ def test_token_is_good_where_it_is_time(turned: _Turned) -> None:
     assert ask(member.name, there) == INVALID_TOKEN
 
 
+@pytest.mark.campaign
 def test_member_with_another_time_joins(turned: _Turned) -> None:
     """A newcomer hours ahead learns everything, serves, and may be removed."""
     trio = turned.cluster
