@@ -6,6 +6,7 @@ Never: sends the token of a context to a server that the context does not vouch 
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 import click
 
 from kvsecure.cli.context import Context, ContextError, Contexts, ContextStore
+from kvsecure.cli.discovery import Records, endpoints_of
 from kvsecure.cli.failures import CommandFailure, failures_told
 from kvsecure.cli.inputs import password_from_file, password_from_prompt, stdin_is_terminal
 from kvsecure.model.secret import Secret
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
     from kvsecure.client import Client
     from kvsecure.client.settings import Settings
 
-__all__ = ["Chosen", "Invocation", "Target", "opened", "pass_invocation", "resolve", "who"]
+__all__ = [
+    "Chosen",
+    "Invocation",
+    "Target",
+    "located",
+    "opened",
+    "pass_invocation",
+    "resolve",
+    "who",
+]
 
 _PEM_END: Final = "-----END CERTIFICATE-----"
 
@@ -39,6 +50,7 @@ class Chosen:
     Attributes:
         context: The context to use.
         endpoints: The members.
+        records: Which SRV records name them instead.
         cacert: The authorities that may vouch for the server.
         cert: The client certificate.
         key: Its key.
@@ -50,6 +62,7 @@ class Chosen:
 
     context: str = ""
     endpoints: tuple[str, ...] = ()
+    records: Records | None = None
     cacert: str = ""
     cert: str = ""
     key: str = ""
@@ -120,6 +133,26 @@ def resolve(chosen: Chosen, context: Context, *, now_s: int) -> Target:
     )
 
 
+def located(chosen: Chosen, context: Context) -> Chosen:
+    """Return what was chosen with the members' addresses, asking DNS for them if it says so.
+
+    Args:
+        chosen: What command line and environment say.
+        context: The context in use.
+
+    Raises:
+        CommandFailure: There are none.
+    """
+    if chosen.records is None:
+        return chosen
+    endpoints = endpoints_of(
+        chosen.records,
+        has_authority=bool(chosen.cacert or context.cacert),
+        answer_s_max=chosen.timeout_s,
+    )
+    return dataclasses.replace(chosen, endpoints=endpoints, records=None)
+
+
 def _tenant(name: str) -> str:
     # The default tenant has a label, for certificates; in a log-in it is not written.
     return "" if name == "default" else name
@@ -177,7 +210,8 @@ class Invocation:
 
     def target(self) -> Target:
         """Return where the command goes, and as whom."""
-        return resolve(self.chosen, self.context(), now_s=int(time.time()))
+        context = self.context()
+        return resolve(located(self.chosen, context), context, now_s=int(time.time()))
 
     def settings(self, target: Target, password: Secret | None) -> "Settings":
         """Return the settings of a client.

@@ -17,6 +17,7 @@ from kvsecure.cli.inputs import chosen_password
 from kvsecure.cli.invocation import (
     Invocation,
     Target,
+    located,
     opened,
     pass_invocation,
     resolve,
@@ -82,7 +83,7 @@ def login(
         context = dataclasses.replace(context, user="", tenant="", cert="", key="").without_token()
     if not (chosen.user or context.user):
         chosen = dataclasses.replace(chosen, user=click.prompt("User", err=True))
-    target = resolve(chosen, context, now_s=int(time.time()))
+    target = resolve(located(chosen, context), context, now_s=int(time.time()))
     _refuse_to_lose_certificate(name, context, target)
     source = password_file
     if source is None and not password_stdin and chosen.password_file:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -17,6 +17,9 @@ import kvsecure
 from kvsecure.cli.failures import CommandFailure, ExitStatus
 from kvsecure.cli.lazy import LazyCommand, LazyGroup
 from kvsecure.cli.options import example, refuse_password, user_alone
+
+if TYPE_CHECKING:
+    from kvsecure.cli.discovery import Records
 
 __all__ = ["COMMANDS", "kvsecure_command", "main"]
 
@@ -102,6 +105,26 @@ def _split(_ctx: click.Context, _parameter: click.Parameter, value: Sequence[str
     help="Address of a member; repeatable. TLS unless it begins with http://.",
 )
 @click.option(
+    "-d",
+    "--discovery-srv",
+    "domain",
+    envvar="KVSECURE_DISCOVERY_SRV",
+    metavar="DOMAIN",
+    help="Find the members by the SRV records of a DNS domain: _etcd-client-ssl._tcp.",
+)
+@click.option(
+    "--discovery-srv-name",
+    "service_name",
+    envvar="KVSECURE_DISCOVERY_SRV_NAME",
+    metavar="NAME",
+    help="Which of the domain's clusters: _etcd-client-ssl-NAME._tcp.",
+)
+@click.option(
+    "--insecure-discovery",
+    is_flag=True,
+    help="Take members without TLS too: _etcd-client._tcp.",
+)
+@click.option(
     "--cacert", envvar="KVSECURE_CACERT", metavar="FILE", help="Authorities to trust for servers."
 )
 @click.option("--cert", envvar="KVSECURE_CERT", metavar="FILE", help="Client certificate.")
@@ -137,6 +160,9 @@ def kvsecure_command(
     *,
     context: str | None,
     endpoints: Sequence[str],
+    domain: str | None,
+    service_name: str | None,
+    insecure_discovery: bool,
     cacert: str | None,
     cert: str | None,
     key: str | None,
@@ -157,6 +183,7 @@ def kvsecure_command(
         Chosen(
             context=context or "",
             endpoints=tuple(endpoints),
+            records=_records(domain, service_name, endpoints, with_plaintext=insecure_discovery),
             cacert=_absolute(cacert),
             cert=_absolute(cert),
             key=_absolute(key),
@@ -166,6 +193,28 @@ def kvsecure_command(
             timeout_s=timeout_s,
         )
     )
+
+
+def _records(
+    domain: str | None, service_name: str | None, endpoints: Sequence[str], *, with_plaintext: bool
+) -> "Records | None":
+    """Return which SRV records are to be asked for, if any.
+
+    Raises:
+        click.UsageError: It is said twice where the members are, or not at all.
+    """
+    if not domain:
+        if service_name or with_plaintext:
+            raise click.UsageError(
+                "--discovery-srv-name and --insecure-discovery are of no use without "
+                "--discovery-srv"
+            )
+        return None
+    if endpoints:
+        raise click.UsageError("--endpoint and --discovery-srv both say where the members are")
+    from kvsecure.cli.discovery import Records
+
+    return Records(domain=domain, service_name=service_name or "", with_plaintext=with_plaintext)
 
 
 def _absolute(path: str | None) -> str:

@@ -2,6 +2,8 @@
 
 Owns: starting the process, its socket, framing, and noticing that it died.
 Never: knows what an order means.
+Keeps: what is ordered before the event loop has the socket is carried out first: the first segment
+    of the audit trail is begun then, and would never be made durable.
 """
 
 import asyncio
@@ -42,7 +44,10 @@ class DiskLink(asyncio.Protocol):
         theirs.close()
         ours.sendall(order(Order.OPEN, json.dumps(dict(settings)).encode()))
         self._buffer = b""
+        # What it was told before the event loop has the socket.
+        self._early: list[bytes] = []
         self._transport: asyncio.WriteTransport | None = None
+        self._is_lost = False
         self._on_report: type_report | None = None
         self._on_lost: Callable[[], None] | None = None
 
@@ -67,8 +72,12 @@ class DiskLink(asyncio.Protocol):
         await loop.connect_accepted_socket(lambda: self, self._socket)
 
     def send(self, kind: Order, *parts: bytes) -> None:
-        """Give an order."""
-        if self._transport is None or self._transport.is_closing():
+        """Give an order; before `attach` it waits, and once the process is gone it is dropped."""
+        if self._transport is None:
+            if not self._is_lost:
+                self._early.append(order(kind, *parts))
+            return
+        if self._transport.is_closing():
             return
         if len(parts) > _JOINED_MAX:
             # A flush may have many megabytes: nothing copies them together.
@@ -99,6 +108,8 @@ class DiskLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start writing."""
         self._transport = cast("asyncio.WriteTransport", transport)
+        early, self._early = self._early, []
+        self._transport.writelines(early)
 
     def data_received(self, data: bytes) -> None:
         """Hand over whole reports."""
@@ -117,6 +128,7 @@ class DiskLink(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Tell the engine that the process is gone."""
         self._transport = None
+        self._is_lost = True
         if self._on_lost is not None:
             self._on_lost()
 

@@ -211,6 +211,7 @@ class Peering:
             self.forsake(NOBODY)
         else:
             self.relay.lost(member)
+            self._replica.node.report_unreachable(member)
 
     def parted(self, member: MemberId) -> None:
         """Take note that a member neither can be reached nor reaches us: it seems to be gone."""

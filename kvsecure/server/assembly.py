@@ -166,6 +166,7 @@ def assemble(
         founders=beginning.founders,
         beginning=beginning.voters,
         patience=raft_settings(config.peers),
+        stands_alone=config.cluster.stands_alone,
     )
     gate = _gate(config, directory, restored)
     loop = asyncio.get_running_loop()

@@ -1,11 +1,12 @@
 """The beginning: who the members are for one whose tables do not say so yet.
 
-Owns: what a founder takes from its flags, and a newcomer from what the others have told it.
+Owns: what a founder takes from its flags or from what it has discovered, and a newcomer from what
+    the others have told it.
 Never: counts once there is a state: then that says who the members are.
 Keeps: all founders begin with the same; a newcomer begins with nothing and is sent a snapshot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, final
 
 from kvsecure.core.raft.configuration import Configuration
@@ -14,7 +15,7 @@ from kvsecure.proto import state_pb2
 from kvsecure.server.config.identity import member_id_of
 from kvsecure.server.config.model import ServerConfig
 from kvsecure.server.datadir import MemberIdentity
-from kvsecure.server.joining import decode_members
+from kvsecure.server.joining import KnownMember, decode_members
 from kvsecure.server.peers import PeerAddress
 from kvsecure.storage.files import StorageError
 
@@ -40,12 +41,13 @@ def beginning_of(config: ServerConfig, identity: MemberIdentity) -> Beginning:
     """
     if identity.joined:
         return _of_newcomer(identity)
-    founders = []
-    for name, urls in config.cluster.members:
-        # A directory that was restored from a backup has an id that nobody could compute.
-        is_own = name == config.member.name
-        member = identity.member if is_own else member_id_of(urls, config.cluster.token)
-        founders.append(state_pb2.Member(id=member, name=name, peer_urls=sorted(set(urls))))
+    if identity.founders:
+        founders = [
+            state_pb2.Member(id=each.member, name=each.name, peer_urls=each.peer_urls)
+            for each in _told(identity.founders)
+        ]
+    else:
+        founders = list(_founders_of_flags(config, identity))
     founders.sort(key=lambda founder: founder.id)
     return Beginning(
         founders,
@@ -54,12 +56,25 @@ def beginning_of(config: ServerConfig, identity: MemberIdentity) -> Beginning:
     )
 
 
-def _of_newcomer(identity: MemberIdentity) -> Beginning:
+def _founders_of_flags(
+    config: ServerConfig, identity: MemberIdentity
+) -> Iterator[state_pb2.Member]:
+    for name, urls in config.cluster.members:
+        # A directory that was restored from a backup has an id that nobody could compute.
+        is_own = name == config.member.name
+        member = identity.member if is_own else member_id_of(urls, config.cluster.token)
+        yield state_pb2.Member(id=member, name=name, peer_urls=sorted(set(urls)))
+
+
+def _told(content: bytes) -> tuple[KnownMember, ...]:
     try:
-        members = decode_members(identity.joined)
+        return decode_members(content)
     except ValueError as error:
         raise StorageError(f"member.json is damaged: {error}") from None
-    others = [each for each in members if each.member != identity.member]
+
+
+def _of_newcomer(identity: MemberIdentity) -> Beginning:
+    others = [each for each in _told(identity.joined) if each.member != identity.member]
     voters = tuple(each.member for each in others if not each.is_learner)
     if not voters:
         raise StorageError("member.json is damaged: it names no other member that votes")

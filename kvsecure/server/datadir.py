@@ -42,6 +42,8 @@ class MemberIdentity:
     trust_domain: str
     # Of a member that came to a cluster that was there: what the others told it of themselves.
     joined: bytes = b""
+    # Of a founder that no flag told who the others are: what it discovered at its first start.
+    founders: bytes = b""
 
     def encode(self) -> bytes:
         """Return the content of member.json."""
@@ -54,6 +56,8 @@ class MemberIdentity:
         }
         if self.joined:
             fields["joined"] = self.joined.hex()
+        if self.founders:
+            fields["founders"] = self.founders.hex()
         return json.dumps(fields, indent=1).encode() + b"\n"
 
     @classmethod
@@ -73,6 +77,7 @@ class MemberIdentity:
                 token=str(fields["token"]),
                 trust_domain=str(fields["trust_domain"]),
                 joined=bytes.fromhex(fields.get("joined", "")),
+                founders=bytes.fromhex(fields.get("founders", "")),
             )
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"{path} is damaged; restore it from a backup") from None

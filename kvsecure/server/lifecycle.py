@@ -9,12 +9,13 @@ Follows: etcd's process contract (etcd-surface section 7.1): the ready line, and
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import os
 import resource as rlimits
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, final
 
 import uvloop
@@ -36,6 +37,7 @@ from kvsecure.server.config import USAGE, ConfigError, Early, ServerConfig, load
 from kvsecure.server.config.model import ClusterState, Compat
 from kvsecure.server.credentials import Credentials
 from kvsecure.server.datadir import DataDirectory, MemberIdentity
+from kvsecure.server.discovery.failure import DiscoveryFailed
 from kvsecure.server.founding import founding_commands, must_be_founded
 from kvsecure.server.joining import encode_members, join, refuse_second_founding
 from kvsecure.server.kek import kek_source
@@ -81,7 +83,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         credentials = credentials_of(config)
         ended_by = _live(config, _identity(config, credentials.peers), credentials)
-    except (StorageError, TrustError, OSError, Broken) as error:
+    except (DiscoveryFailed, StorageError, TrustError, OSError, Broken) as error:
         _log.error("the server cannot run", error=str(error))
         return 1
     if isinstance(ended_by, str):
@@ -106,6 +108,9 @@ def _live(
         # signals, one about new certificates is no reason to die: they are noticed all the same.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         directory.lock.close()
+        # Whoever sent it is a member, whatever this process was started for.
+        cluster = dataclasses.replace(config.cluster, stands_alone=False)
+        config = dataclasses.replace(config, cluster=cluster)
         gc.unfreeze()
         _log.info("beginning anew with the state of another member")
 
@@ -328,24 +333,53 @@ def _identity(config: ServerConfig, peers: Credentials | None) -> MemberIdentity
 
     Raises:
         StorageError: They know nothing of this member, or too much.
+        DiscoveryFailed: Nobody tells who they are.
     """
-    cluster = config.cluster
-    cluster_id, member_id = cluster.cluster_id, config.member.member_id
-    told = b""
-    if not (config.member.data_dir / "member.json").exists():
-        if cluster.state is ClusterState.EXISTING:
-            joined = uvloop.run(join(config, peers))
-            cluster_id, member_id = joined.cluster, joined.member
-            told = encode_members(joined.members)
-        else:
-            uvloop.run(refuse_second_founding(config, peers))
+    told, discovered = b"", b""
+    is_new = not (config.member.data_dir / "member.json").exists()
+    if config.cluster.discovery is not None and is_new:
+        # DNS and gRPC are large, and wanted once in a member's life.
+        from kvsecure.server.discovery.discovering import discover
+
+        with _ended_by_signal():
+            config, founders = discover(config)
+        discovered = encode_members(founders)
+    elif config.cluster.discovery is not None:
+        _log.info("discovery is not asked: the data directory has the cluster that it belongs to")
+    cluster_id, member_id = config.cluster.cluster_id, config.member.member_id
+    if is_new and config.cluster.state is ClusterState.EXISTING:
+        joined = uvloop.run(join(config, peers))
+        cluster_id, member_id = joined.cluster, joined.member
+        told, discovered = encode_members(joined.members), b""
+    elif is_new:
+        uvloop.run(refuse_second_founding(config, peers))
     return MemberIdentity(
         cluster=cluster_id,
         member=member_id,
-        token=cluster.token,
-        trust_domain=cluster.name,
+        token=config.cluster.token,
+        trust_domain=config.cluster.name,
         joined=told,
+        founders=discovered,
     )
+
+
+@contextlib.contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Have SIGTERM end a wait that may be long, also where nothing is the default.
+
+    That is so for the first process of a container.
+    """
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open_directory(config: ServerConfig, wanted: MemberIdentity) -> DataDirectory:
@@ -362,6 +396,15 @@ def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
         cut_bytes=parts.restored.cut_bytes,
         redone_bytes=parts.restored.audit_redone_bytes,
     )
+    if config.cluster.stands_alone:
+        left_behind = [f"{member:x}" for member in parts.restored.left_behind]
+        _log.warning(
+            "--force-new-cluster: this member stands alone; take the flag away, or the next start "
+            "removes whoever is added",
+            removed=left_behind,
+        )
+        if left_behind:
+            parts.gate.events.note("new-cluster-forced", removed=left_behind)
     parts.turn.end()
 
 

@@ -18,25 +18,24 @@ from kvsecure.core.raft.configuration import Configuration, DamagedConfiguration
 from kvsecure.core.raft.log import RaftLog
 from kvsecure.core.raft.node import HardState, Node, Ready
 from kvsecure.core.raft.settings import Settings
-from kvsecure.core.replica import DamagedFrame, Replica, decode_frame, encode_frame
+from kvsecure.core.replica import DamagedFrame, Replica, decode_frame
 from kvsecure.core.state import State, UnreadableState
 from kvsecure.model.ids import Index, MemberId
-from kvsecure.model.limits import (
-    AUDIT_SEGMENT_BYTES_MAX,
-    WAL_SEGMENT_BYTES_MAX,
-)
+from kvsecure.model.limits import AUDIT_SEGMENT_BYTES_MAX, WAL_SEGMENT_BYTES_MAX
 from kvsecure.model.secret import Secret
 from kvsecure.proto import state_pb2
 from kvsecure.proto.state_pb2 import Applied
 from kvsecure.security.audit import GENESIS, Head
 from kvsecure.server.datadir import DataDirectory
 from kvsecure.server.log_reading import LogReading, MissingEntries
+from kvsecure.server.log_surgery import append
+from kvsecure.server.standing_alone import stand_alone
 from kvsecure.storage.carried import Carried
 from kvsecure.storage.epochs import DamagedRow
 from kvsecure.storage.files import DirectoryLock, StorageError
 from kvsecure.storage.rows import NO_SCOPE, Table
 from kvsecure.storage.segment import Frame, Kind
-from kvsecure.storage.segments import SegmentWriter, Tail, list_segments, recover
+from kvsecure.storage.segments import Tail, list_segments, recover
 from kvsecure.storage.tables import TableReader
 
 __all__ = ["Restored", "restore"]
@@ -62,6 +61,8 @@ class Restored:
     # What was cut off the log, and what was written to the audit trail again.
     cut_bytes: int
     audit_redone_bytes: int
+    # Who were members until this one was told to stand alone.
+    left_behind: tuple[MemberId, ...] = ()
 
     def close(self) -> None:
         """Wait until the disk processes have ended, and let go of the tables.
@@ -81,6 +82,7 @@ def restore(
     founders: Sequence[state_pb2.Member] = (),
     beginning: Configuration | None = None,
     patience: Settings = _PATIENCE,
+    stands_alone: bool = False,
     start: Callable[[dict[str, Any], DirectoryLock], DiskLink] = DiskLink,
 ) -> Restored:
     """Read everything back and start the disk processes.
@@ -92,6 +94,7 @@ def restore(
         founders: Who the members are, where the state does not say.
         beginning: Who votes, where the tables do not say; None for this member alone.
         patience: How patient consensus is.
+        stands_alone: Whether a member that has been one before goes on without the others.
         start: Starts a disk process.
 
     Raises:
@@ -131,24 +134,18 @@ def restore(
         raft_log = RaftLog(state.index, state.term)
     stored = b"" if applied is None else applied.configuration
     first = beginning or Configuration((directory.identity.member,))
-    node = _restore_node(directory, raft_log, hard_state, stored, first, patience)
-    log = start(
-        {
-            **settings,
-            "role": "log",
-            "directory": str(directory.wal),
-            "key": _text(directory.place(Kind.WAL).root_key(keyring, term)),
-            "number": tail.number,
-            "link": base64.b64encode(tail.link).decode(),
-            "following": tail.following,
-            "segment_bytes_max": WAL_SEGMENT_BYTES_MAX,
-            "audit_segment_bytes_max": AUDIT_SEGMENT_BYTES_MAX,
-        },
-        directory.lock,
-    )
+
+    def make_node(log: RaftLog, durable: HardState) -> Node:
+        return _restore_node(directory, log, durable, stored, first, patience)
+
+    replica = Replica(make_node(raft_log, hard_state), state)
+    left_behind: tuple[MemberId, ...] = ()
+    if stands_alone and (applied is not None or raft_log.last):
+        replica, tail, left_behind = stand_alone(directory, replica, tail, make_node, now_ns)
+    log = start({**settings, **_log_settings(directory, tail)}, directory.lock)
     log.wait_ready()
     return Restored(
-        replica=Replica(node, state),
+        replica=replica,
         reader=reader,
         log=log,
         tables=tables,
@@ -156,7 +153,23 @@ def restore(
         is_new=applied is None,
         cut_bytes=tail.cut_bytes,
         audit_redone_bytes=audit_redone_bytes,
+        left_behind=left_behind,
     )
+
+
+def _log_settings(directory: DataDirectory, tail: Tail) -> dict[str, Any]:
+    """Return what the log process begins with."""
+    root = directory.place(Kind.WAL).root_key(directory.keyring, directory.keyring.current_term)
+    return {
+        "role": "log",
+        "directory": str(directory.wal),
+        "key": _text(root),
+        "number": tail.number,
+        "link": base64.b64encode(tail.link).decode(),
+        "following": tail.following,
+        "segment_bytes_max": WAL_SEGMENT_BYTES_MAX,
+        "audit_segment_bytes_max": AUDIT_SEGMENT_BYTES_MAX,
+    }
 
 
 def _load_state(
@@ -233,18 +246,9 @@ def _begin_anew(directory: DataDirectory, state: State, hard_state: HardState, t
     Returns:
         Where it goes on.
     """
-    keyring, place = directory.keyring, directory.place(Kind.WAL)
-    term, following = keyring.current_term, Index(state.index + 1)
-    root = place.root_key(keyring, term)
-    writer = SegmentWriter(place, tail, root, term=term, bytes_max=WAL_SEGMENT_BYTES_MAX)
-    try:
-        writer.append(0, encode_frame(Ready(hard_state, following, state.term, [])), following)
-        writer.sync()
-        writer.purge(following)
-        writer.close()
-    except OSError as error:
-        raise StorageError(f"{directory.wal}: it cannot be written: {error}") from None
-    return writer.tail._replace(cut_bytes=tail.cut_bytes)
+    following = Index(state.index + 1)
+    ready = Ready(hard_state, following, state.term, [])
+    return append(directory, tail, ready, purged_before=following)
 
 
 def _restore_node(

@@ -209,6 +209,8 @@ class RealCluster:
         directory: Path,
         places: Sequence[Place],
         flags: Sequence[str] = (),
+        *,
+        discovery: Sequence[str] = (),
         environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> None:
         """Prepare a cluster; nothing runs yet.
@@ -217,9 +219,11 @@ class RealCluster:
             directory: Empty; everything of the cluster is kept in it.
             places: Where the founders are; they are called m1, m2 and so on.
             flags: Further flags of every member.
+            discovery: The flags by which founders find each other; without any, they are told.
             environments: Further variables, by the names of members.
         """
         self.directory = directory
+        self._discovery = tuple(discovery)
         self.authority = Authority(directory / "certificates")
         self._flags = tuple(flags)
         self._password = directory / "root-password"
@@ -303,6 +307,11 @@ class RealCluster:
         member = self[name]
         member.redirect(self._line(name, member.place, there, "existing"))
 
+    def line_of(self, name: str) -> list[str]:
+        """Return the flags of a member, as one that founds or finds what it has."""
+        there = {member.name: member.place for member in self.members}
+        return self._line(name, self[name].place, there, "new")
+
     def forget(self, name: str) -> None:
         """Let a member be one no more."""
         self._members.pop(name).process.close()
@@ -343,11 +352,16 @@ class RealCluster:
             "peer-cert-file": peer.certificate,
             "peer-key-file": peer.key,
             "peer-trusted-ca-file": self.authority.certificate,
-            "initial-cluster": ",".join(f"{each}={at.peer_url}" for each, at in there.items()),
             "initial-cluster-state": state,
         }
-        line = [f"--{flag}={value}" for flag, value in flags.items()]
-        return [sys.executable, "-m", "kvsecure", "server", *line, *self._flags]
+        members = ",".join(f"{each}={at.peer_url}" for each, at in there.items())
+        found = self._discovery if state == "new" else ()
+        return [
+            *(sys.executable, "-m", "kvsecure", "server"),
+            *(f"--{flag}={value}" for flag, value in flags.items()),
+            *(found or (f"--initial-cluster={members}",)),
+            *self._flags,
+        ]
 
     def _issue(self, name: str, place: Place) -> tuple[KeyPair, KeyPair]:
         return self.authority.server_at(name, place.host), self.authority.peer(name)

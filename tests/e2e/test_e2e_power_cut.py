@@ -16,6 +16,14 @@ def _newest(fortress: Fortress) -> Path:
     return max((fortress.data / "audit").glob("*.audit"))
 
 
+def test_log_process_has_the_trail_from_the_start(tmp_path: Path) -> None:
+    """The process that makes the trail durable was told of it before anybody could ask."""
+    with Fortress(tmp_path / "member") as fortress:
+        opened = fortress.server.process.files_of_children()
+
+        assert str(_newest(fortress)) in opened
+
+
 def test_no_record_of_a_write_is_lost(tmp_path: Path) -> None:
     """What was decided before an acknowledged write is in the trail, though it was cut there."""
     with Fortress(tmp_path / "member") as fortress:

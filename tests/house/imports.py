@@ -35,13 +35,15 @@ LAW: Final[dict[str, frozenset[str]]] = {
     "security": frozenset({"model", "proto", "access", "core", "crypto", "telemetry"})
     | {"storage.carried", "storage.files", "storage.segment", "storage.segments"},
     "api": frozenset({"model", "proto", "access", "security"}),
+    # Names are asked for at either end.
+    "lookup": frozenset({"model"}),
     "pki": frozenset({"model", "crypto", "bundled"}),
     "client": frozenset({"model", "proto", "pki"}),
     # A sandbox needs a key-encryption key, and is where a newcomer gets one.
-    "cli": frozenset({"model", "proto", "client", "pki", "bundled", "crypto.keyring"}),
+    "cli": frozenset({"model", "proto", "client", "pki", "bundled", "lookup", "crypto.keyring"}),
     "server": frozenset(
         {"model", "proto", "wire", "telemetry", "crypto", "storage", "access", "core", "security"}
-        | {"api", "pki", "bundled"}
+        | {"api", "pki", "bundled", "lookup"}
     ),
     "bundled": frozenset(),
     "__main__": frozenset({"cli"}),
@@ -59,8 +61,9 @@ LIBRARIES: Final[dict[str, frozenset[str]]] = {
     "passlib": frozenset({"crypto", "pki"}),
     "jwt": frozenset({"security.tokens"}),
     "lmdb": frozenset({"storage"}),
-    # A member is a client too: of its KMS plugin.
-    "grpc": frozenset({"client", "cli", "server.kms"}),
+    # A member is a client too: of its KMS plugin, and of the store where first members meet.
+    "grpc": frozenset({"client", "cli", "server.kms", "server.discovery"}),
+    "dns": frozenset({"lookup", "server.discovery", "cli.discovery"}),
     "uvloop": frozenset({"server"}),
     "hpack": frozenset({"wire"}),
     "h11": frozenset({"wire", "server"}),

@@ -94,5 +94,6 @@ def test_variable_of_a_rejected_flag_is_rejected() -> None:
         configured({"ETCD_DISCOVERY_PASSWORD": "hunter2"})
 
     assert str(caught.value) == (
-        "--discovery-password: there is no discovery: name the members in --initial-cluster"
+        "--discovery-password: others on this machine can see it there: give "
+        "--discovery-password-file"
     )

@@ -112,7 +112,7 @@ def test_plaintext_between_machines_is_never_spoken(url: str, insisting: tuple[s
             (*TLS, "--initial-cluster=default=https://localhost:2380,b=http://localhost:2381"),
             (
                 "members that have certificates do not dial in plaintext: http://localhost:2381 "
-                "in --initial-cluster must be https"
+                "must be https"
             ),
         ),
         (

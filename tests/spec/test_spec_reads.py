@@ -101,8 +101,89 @@ def test_reads_share_a_round_thesis_6_4() -> None:
         node.step(HeartbeatReply(message.to, MemberId(1), Term(1), message.context))
     third = [message for message in node.take_messages() if isinstance(message, Heartbeat)]
 
-    assert (len(first), second, len(third)) == (2, [], 2)
+    assert (len(first), second, len(third)) == (2, [], 1)
     assert [context for context, _ in node.take_reads()] == list(range(10))
+
+
+def _asked(cluster: Cluster) -> list[int]:
+    """Return whom the leader asks to confirm a round."""
+    return [message.to for message in cluster.wire if isinstance(message, Heartbeat)]
+
+
+def _learn(cluster: Cluster, *members: int) -> None:
+    """Let these members, in this order, answer a round before the others."""
+    cluster.read(1, 1)
+    cluster.deliver(lambda message: isinstance(message, Heartbeat))
+    for member in members:
+        cluster.deliver(
+            lambda message, at=member: isinstance(message, HeartbeatReply) and message.sender == at
+        )
+    cluster.settle()
+
+
+@pytest.mark.parametrize(
+    ("members", "quickest"), [((1, 2, 3), (3,)), ((1, 2, 3, 4, 5), (5, 3)), ((1, 2), (2,))]
+)
+def test_no_more_are_asked_than_make_a_majority_thesis_6_4(
+    members: tuple[int, ...], quickest: tuple[int, ...]
+) -> None:
+    """Those who answered the last round first are asked for the next, learners never."""
+    cluster = Cluster(members, (9,))
+    cluster.elect(1)
+    cluster.settle()
+    _learn(cluster, 9, *quickest)
+
+    cluster.read(1, 2)
+
+    assert _asked(cluster) == list(quickest)
+    cluster.settle()
+    assert [context for _, context, _ in cluster.reads] == [1, 2]
+
+
+def test_witness_that_is_silent_is_made_up_for_thesis_6_4() -> None:
+    """The next heartbeat goes to all, and whoever answers it is asked from then on."""
+    cluster = _three()
+    _learn(cluster, 3)
+    cluster.cut = {(1, 3)}
+    cluster.read(1, 2)
+    cluster.settle()
+    before = list(cluster.reads)
+
+    cluster.tick(1)
+    cluster.settle()
+    cluster.read(1, 3)
+
+    assert [context for _, context, _ in before] == [1]
+    assert [context for _, context, _ in cluster.reads] == [1, 2]
+    assert _asked(cluster) == [2]
+
+
+def test_witness_that_cannot_be_reached_is_made_up_for_at_once_thesis_6_4() -> None:
+    """Who is known to be gone is not waited for."""
+    cluster = _three()
+    _learn(cluster, 3)
+    cluster.read(1, 2)
+    node = cluster.node(1)
+
+    node.report_unreachable(MemberId(3))
+
+    assert [each.to for each in node.take_messages() if isinstance(each, Heartbeat)] == [2, 3]
+
+
+def test_reads_keep_nobody_from_hearing_of_the_leader_raft_5_2() -> None:
+    """Who is not asked gets its heartbeats all the same, however many rounds there are."""
+    cluster = _three()
+    _learn(cluster, 3)
+
+    for context in range(2, 60):
+        cluster.read(1, context)
+        cluster.settle()
+        for member in (1, 2, 3):
+            cluster.tick(member)
+        cluster.settle()
+
+    assert cluster.node(2).leader == 1
+    assert cluster.node(1).status().term == 1
 
 
 def test_lost_questions_are_asked_again_thesis_6_4() -> None:

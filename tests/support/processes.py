@@ -189,6 +189,15 @@ class ServerProcess:
         """Wait for the process to end by itself and return its exit status."""
         return self._running().wait(deadline_s)
 
+    def files_of_children(self) -> list[str]:
+        """Return the paths of what the processes that it started have open."""
+        found = []
+        for child in _children(self._running().pid):
+            for link in Path(f"/proc/{child}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(str(link.readlink()))
+        return found
+
     def close(self) -> None:
         """Leave nothing behind, whatever the state."""
         if self._process is not None:

@@ -1,7 +1,7 @@
 """One member's part in consensus, as a state machine without clock, disk or socket.
 
     inputs: tick, step, propose, read, transfer, persisted, report_snapshot, restore,
-        suspect_leader
+        suspect_leader, report_unreachable
     outputs: ready (one work order for the disk at a time), take_messages, take_reads,
         take_snapshots; `log.settled` is what may be applied
 
@@ -98,6 +98,14 @@ class Node(Listener):
         """
         if self.role is Role.FOLLOWER and self.leader != NOBODY:
             self._election.suspect()
+
+    def report_unreachable(self, member: MemberId) -> None:
+        """Take note that a member could not be reached, so what it was sent may be lost (etcd).
+
+        A leader that has asked it for nothing but its voice asks everybody, at once.
+        """
+        if self.role is Role.LEADER and self._reads.is_asking and member in self._replication.peers:
+            self._heartbeat()
 
     # --- what the caller wants --------------------------------------------------------------------
 

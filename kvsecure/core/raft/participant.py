@@ -10,6 +10,7 @@ Keeps: a vote or term is durable before it counts or is told; a leader commits b
 """
 
 from collections import Counter, deque
+from collections.abc import Collection, Iterable
 from random import Random
 from typing import Final, NamedTuple
 
@@ -285,10 +286,20 @@ class Participant:
                 self._reads.answer(self.member, self._reads.number)
                 self._confirm_reads()
                 if self._reads.is_asking:
-                    self._heartbeat()
+                    self._tell(self._witnesses())
         elif self.leader:
             self._reads.begin(Index(0))
             self._ask_leader()
+
+    def _witnesses(self) -> Collection[MemberId]:
+        """Return who is to confirm a round: those who do it quickest, or all while that is open."""
+        configuration, witnesses = self.configuration, [self.member]
+        for member in self._reads.quickest():
+            if member != self.member and configuration.can_vote(member):
+                witnesses.append(member)
+                if configuration.have_agreed(witnesses):
+                    return witnesses[1:]
+        return self._replication.peers.keys()
 
     def _ask_leader(self) -> None:
         self._send(ReadIndex(self.member, self.leader, self.term, self._reads.number))
@@ -314,7 +325,10 @@ class Participant:
 
     def _heartbeat(self) -> None:
         self._heartbeat_elapsed = 0
-        self._replication.heartbeat(self.term, self._reads.number, self._outbox)
+        self._tell(self._replication.peers)
+
+    def _tell(self, members: Iterable[MemberId]) -> None:
+        self._replication.heartbeat(members, self.term, self._reads.number, self._outbox)
 
     def _hand_over(self) -> None:
         """Have another stand at once, when it has everything (thesis 3.10)."""

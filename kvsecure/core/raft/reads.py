@@ -1,7 +1,9 @@
 """Linearizable reads without entries in the log: rounds of questions.
 
     leader      a round has the commit index of its beginning; a majority that answers a heartbeat
-                with the round's number says that this member still led when it began
+                with the round's number says that this member still led when it began. As few are
+                asked as make a majority, those who were quickest of late; whoever does not answer
+                is made up for by the next heartbeat, which goes to everybody
     follower    a round is one question to the leader; the answer is the index
 
 Owns: which reads wait for a round, which are part of one, and which are confirmed.
@@ -83,7 +85,14 @@ class Reads:
     def answer(self, member: MemberId, number: int) -> None:
         """Take note, as a leader, that a member has answered a round."""
         if self._answered.get(member, 0) < number <= self.number:
+            # Among those who have answered the same round, the first one comes first.
+            self._answered.pop(member, None)
             self._answered[member] = number
+
+    def quickest(self) -> list[MemberId]:
+        """Return who has answered this leader, who answered the newest round first coming first."""
+        answered = self._answered
+        return sorted(answered, key=answered.__getitem__, reverse=True)
 
     def confirm(self, configuration: Configuration) -> list[tuple[MemberId, int, Index]]:
         """Confirm, as a leader, the round if enough members have answered it.

@@ -7,7 +7,7 @@ Follows: Raft section 5.3 and figure 2 (nextIndex, matchIndex); section 7 for sn
 Keeps: what is sent ahead is bounded for each peer.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -87,12 +87,14 @@ class Replication:
             ):
                 self._feed(member, progress, term, outbox)
 
-    def heartbeat(self, term: Term, context: int, outbox: Outbox) -> None:
-        """Tell everybody who leads."""
+    def heartbeat(
+        self, members: Iterable[MemberId], term: Term, context: int, outbox: Outbox
+    ) -> None:
+        """Tell members who leads."""
         committed = self._log.committed
         committed_term = self._log.term_of(committed)
         assert committed_term is not None  # noqa: S101 - what a snapshot holds is committed
-        for member in self.peers:
+        for member in members:
             outbox.send(Heartbeat(self._member, member, term, committed, committed_term, context))
 
     def take_reply(self, progress: Progress, reply: AppendReply) -> bool:

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from kvsecure.model.limits import MEMBERS_MAX
+from kvsecure.server.config.build_discovery import build_discovery
 from kvsecure.server.config.identity import cluster_id_of, member_id_of
 from kvsecure.server.config.model import Cluster, ClusterState
 from kvsecure.server.config.outcome import ConfigError
 from kvsecure.server.config.settings import Settings
 from kvsecure.server.config.urls import parse_urls
 
-__all__ = ["build_cluster", "check_member_name"]
+__all__ = ["build_cluster", "check_duplicates", "check_member_name", "members_of"]
 
 # The alphabets of the labels in our certificates (docs/pki.md): a name that no certificate can
 # carry would fail much later.
@@ -52,20 +53,24 @@ def build_cluster(settings: Settings, name: str) -> Cluster:
         )
     token = settings.text("initial-cluster-token")
     own_urls = _own_urls(settings)
+    state = ClusterState(settings.text("initial-cluster-state"))
+    discovery = build_discovery(settings, state)
     members = {name: own_urls}
     if settings.given("initial-cluster"):
-        members = _initial_cluster(settings.text("initial-cluster")) or members
+        members = members_of(settings.text("initial-cluster")) or members
     _check_own(members, name, own_urls)
-    _check_duplicates(members)
+    check_duplicates(members, "initial cluster")
     if len(members) > MEMBERS_MAX:
         raise ConfigError(f"--initial-cluster has {len(members)} members, of {MEMBERS_MAX} at most")
     return Cluster(
         name=label,
         cluster_id=cluster_id_of(member_id_of(urls, token) for urls in members.values()),
         token=token,
-        state=ClusterState(settings.text("initial-cluster-state")),
+        state=state,
         members=tuple(sorted(members.items())),
+        discovery=discovery,
         strict_reconfig_check=settings.switch("strict-reconfig-check"),
+        stands_alone=settings.switch("force-new-cluster"),
     )
 
 
@@ -79,8 +84,15 @@ def _own_urls(settings: Settings) -> tuple[str, ...]:
     return urls
 
 
-def _initial_cluster(text: str) -> dict[str, tuple[str, ...]]:
-    """Return peer URLs by member name, as often as they are listed; sorted, for ids and texts."""
+def members_of(text: str) -> dict[str, tuple[str, ...]]:
+    """Return peer URLs by member name, as often as they are listed; sorted, for ids and texts.
+
+    Args:
+        text: `NAME=URL,...`.
+
+    Raises:
+        ConfigError: It is not that.
+    """
     members: dict[str, tuple[str, ...]] = {}
     for part in text.split(","):
         if not part.strip():
@@ -117,10 +129,19 @@ def _check_own(
         )
 
 
-def _check_duplicates(members: Mapping[str, tuple[str, ...]]) -> None:
+def check_duplicates(members: Mapping[str, tuple[str, ...]], what: str) -> None:
+    """Refuse members of whom two have one URL.
+
+    Args:
+        members: Peer URLs by name.
+        what: What they are, for the text.
+
+    Raises:
+        ConfigError: There are such.
+    """
     urls = [url for urls in members.values() for url in urls]
     if len(set(urls)) < len(urls):
-        raise ConfigError(f"initial cluster {_shown(members)} has duplicate url")
+        raise ConfigError(f"{what} {_shown(members)} has duplicate url")
 
 
 def _shown(members: Mapping[str, tuple[str, ...]]) -> str:

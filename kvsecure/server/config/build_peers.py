@@ -17,7 +17,7 @@ from kvsecure.server.config.outcome import ConfigError
 from kvsecure.server.config.settings import Settings
 from kvsecure.server.config.urls import Endpoint, endpoints
 
-__all__ = ["build_peers"]
+__all__ = ["build_peers", "check_peer_url"]
 
 _ELECTION_HEARTBEATS_MIN: Final = 5
 _BELIEVED: Final = (
@@ -37,7 +37,7 @@ def build_peers(
     """
     heartbeat_ms, election_ms = _pace(settings)
     tls = _tls(settings)
-    several = len(cluster.members) > 1
+    several = len(cluster.members) > 1 or cluster.discovery is not None
     found: tuple[Endpoint, ...] = ()
     alone = "" if several else "; or leave --listen-peer-urls out: there is no other member"
     if settings.given("listen-peer-urls") or several or tls is not None:
@@ -45,7 +45,7 @@ def build_peers(
         for endpoint in found:
             _check_listened(endpoint, tls, alone)
         for url in (url for _, urls in cluster.members for url in urls):
-            _check_reached(url, tls)
+            check_peer_url(url, tls)
         if tls is None:
             shown = ",".join(endpoint.url for endpoint in found)
             warnings.append(
@@ -144,15 +144,22 @@ def _check_listened(endpoint: Endpoint, tls: PeerTls | None, alone: str) -> None
         )
 
 
-def _check_reached(url: str, tls: PeerTls | None) -> None:
-    """Refuse what no member would ever be reached by."""
+def check_peer_url(url: str, tls: PeerTls | None) -> None:
+    """Refuse what no member would ever be reached by.
+
+    Args:
+        url: Of any first member.
+        tls: How members are believed; None for plaintext, which is spoken over loopback only.
+
+    Raises:
+        ConfigError: It is that.
+    """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
         raise ConfigError(f"members are reached by http or https: {url}")
     if tls is not None and parts.scheme == "http":
         raise ConfigError(
-            f"members that have certificates do not dial in plaintext: {url} in --initial-cluster "
-            "must be https"
+            f"members that have certificates do not dial in plaintext: {url} must be https"
         )
     if tls is None and parts.scheme == "https":
         raise ConfigError(

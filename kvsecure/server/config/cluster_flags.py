@@ -2,18 +2,17 @@
 
 Owns: names, defaults, bounds and help of the section Clustering.
 Never: reads a value.
-Follows: etcd's flags of the same names; differs: there is no discovery.
+Follows: etcd's flags of the same names; those of discovery are in `discovery_flags`.
 """
 
 from typing import Final
 
-from kvsecure.server.config.flag import Flag, Kind, Section, accepted, honoured, rejected
+from kvsecure.server.config.discovery_flags import DISCOVERY_FLAGS
+from kvsecure.server.config.flag import Flag, Kind, Section, accepted, honoured
 
 __all__ = ["CLUSTER_FLAGS"]
 
 _S: Final = Section.CLUSTERING
-
-_NO_DISCOVERY: Final = "there is no discovery: name the members in --initial-cluster"
 
 CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(
@@ -54,29 +53,7 @@ CLUSTER_FLAGS: Final[tuple[Flag, ...]] = (
         "http://localhost:2379",
         "What clients are told to connect to; required with --listen-client-urls.",
     ),
-    *(
-        rejected(_S, name, kind, default, _NO_DISCOVERY)
-        for name, kind, default in (
-            ("discovery", Kind.TEXT, ""),
-            ("discovery-token", Kind.TEXT, ""),
-            ("discovery-endpoints", Kind.LIST, ""),
-            ("discovery-dial-timeout", Kind.DURATION, "2s"),
-            ("discovery-request-timeout", Kind.DURATION, "5s"),
-            ("discovery-keepalive-time", Kind.DURATION, "2s"),
-            ("discovery-keepalive-timeout", Kind.DURATION, "6s"),
-            ("discovery-insecure-transport", Kind.SWITCH, "true"),
-            ("discovery-insecure-skip-tls-verify", Kind.SWITCH, "false"),
-            ("discovery-cert", Kind.PATH, ""),
-            ("discovery-key", Kind.PATH, ""),
-            ("discovery-cacert", Kind.PATH, ""),
-            ("discovery-user", Kind.TEXT, ""),
-            ("discovery-password", Kind.TEXT, ""),
-            ("discovery-proxy", Kind.TEXT, ""),
-            ("discovery-srv", Kind.TEXT, ""),
-            ("discovery-srv-name", Kind.TEXT, ""),
-        )
-    ),
-    accepted(_S, "discovery-fallback", Kind.TEXT, "exit", _NO_DISCOVERY),
+    *DISCOVERY_FLAGS,
     honoured(
         _S,
         "strict-reconfig-check",

@@ -20,6 +20,7 @@ __all__ = [
     "ClusterState",
     "Compaction",
     "Compat",
+    "Discovery",
     "KeepPeriod",
     "KeepRevisions",
     "KekProvider",
@@ -37,7 +38,9 @@ __all__ = [
     "PolicyName",
     "Security",
     "ServerConfig",
+    "SrvDiscovery",
     "TlsVersion",
+    "TokenDiscovery",
 ]
 
 
@@ -130,15 +133,66 @@ class Member:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SrvDiscovery:
+    """SRV records name the first members.
+
+    Attributes:
+        domain: Whose records.
+        services: With the scheme that each stands for.
+    """
+
+    domain: str
+    services: tuple[tuple[str, str], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDiscovery:
+    """The first members find each other in another cluster's store (etcd's v3 discovery).
+
+    Attributes:
+        token: Under which name there.
+        endpoints: URLs of that cluster; https, or http where that is allowed.
+        user: Who logs in; empty for nobody.
+        password_file: Present when there is a user.
+        ca_file: Whose certificates the endpoints have; None for the system's authorities.
+        cert_file: This member's certificate there, as is key_file its key.
+        dial_ns_max: How long a connection may take.
+        request_ns_max: How long a request may take.
+        keepalive_ns: How long the other end may be silent before it is probed.
+        keepalive_ns_max: How long a probe may take.
+    """
+
+    token: str
+    endpoints: tuple[str, ...]
+    user: str
+    password_file: Path | None
+    ca_file: Path | None
+    cert_file: Path | None
+    key_file: Path | None
+    dial_ns_max: int
+    request_ns_max: int
+    keepalive_ns: int
+    keepalive_ns_max: int
+
+
+Discovery = SrvDiscovery | TokenDiscovery
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The cluster as it is at first start.
 
     Attributes:
         name: The trust domain of certificates.
         token: Feeds the ids.
-        members: Peer URLs by member name, sorted by name; this member is one of them.
+        members: Peer URLs by member name, sorted by name; this member is one of them, and the only
+            one that is known where the others have to be discovered.
+        discovery: How the others are found, if no flag names them.
         strict_reconfig_check: Whether changes of the members that could cost the majority are
             refused.
+        stands_alone: Whether this member, at this start, removes all others.
     """
 
     name: str
@@ -146,7 +200,9 @@ class Cluster:
     token: str
     state: ClusterState
     members: tuple[tuple[str, tuple[str, ...]], ...]
+    discovery: Discovery | None
     strict_reconfig_check: bool
+    stands_alone: bool
 
 
 @final

@@ -31,9 +31,6 @@ _NO_ROTATION: Final = (
     "truncation"
 )
 NOT_COMPARED: Final = "members are compared at the interval of --corrupt-check-time alone"
-_NO_NEW_CLUSTER: Final = (
-    "a cluster that has lost its majority is made anew from a backup: `kvsecure snapshot restore`"
-)
 
 OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
     honoured(
@@ -127,7 +124,14 @@ OBSERVING_FLAGS: Final[tuple[Flag, ...]] = (
         "compaction sizes its own batches",
     ),
     accepted(_F, "downgrade-check-time", Kind.DURATION, "5s", "there is no downgrade"),
-    rejected(_U, "force-new-cluster", Kind.SWITCH, "false", _NO_NEW_CLUSTER),
+    honoured(
+        _U,
+        "force-new-cluster",
+        Kind.SWITCH,
+        "false",
+        "At this start, go on as the only member with all that this one has, and remove the others "
+        "for good. For when a majority will never come back; take it away afterwards.",
+    ),
     rejected(
         _U,
         "unsafe-no-fsync",

@@ -7,6 +7,7 @@ Never: reads a value; has a flag that carries a secret: every secret is named by
 from typing import Final
 
 from kvsecure.model import limits
+from kvsecure.server.config.discovery_flags import DISCOVERY_OWN_FLAGS
 from kvsecure.server.config.flag import Bounds, Flag, Kind, Section, honoured
 from kvsecure.server.config.kek_flags import KEK_FLAGS
 
@@ -16,6 +17,7 @@ _K: Final = Section.KVSECURE
 
 OWN_FLAGS: Final[tuple[Flag, ...]] = (
     *KEK_FLAGS,
+    *DISCOVERY_OWN_FLAGS,
     honoured(
         _K,
         "initial-root-password-file",
@@ -118,6 +120,8 @@ CLIENT_VARIABLES: Final = frozenset(
         "CACERT",
         "CERT",
         "CONTEXT",
+        "DISCOVERY_SRV",
+        "DISCOVERY_SRV_NAME",
         "ENDPOINT",
         "ENDPOINTS",
         "HOME",
