@@ -478,6 +478,10 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         state_pb2.Compare: Rule(_nobody, {"form": _O}),
         state_pb2.MemberPublish: Rule(_nobody, {"id": _O, "name": _O, "client_urls": _O}),
         state_pb2.SigningKeyAdd: Rule(_nobody, {"member_id": _O, "public_key": _O}),
+        state_pb2.AuditHeadTell: Rule(
+            _nobody, {"member_id": _O, "seq": _O, "hash": _O, "signature": _O, "time_s": _O}
+        ),
+        state_pb2.AuditHeadMiss: Rule(_nobody, {"member_id": _O, "seq": _O}),
         # the cluster
         cluster_pb2.MemberListRequest: Rule(_anybody, {"linearizable": _O}),
         cluster_pb2.MemberAddRequest: Rule(_cluster_admin, {"peerURLs": _O, "isLearner": _O}),
@@ -526,6 +530,7 @@ RULES: Final[Mapping[type[Message], Rule]] = MappingProxyType(
         tenant_pb2.TenantGetRequest: Rule(_cluster_admin, {"name": _S}),
         tenant_pb2.TenantDeleteRequest: Rule(_cluster_admin, {"name": _S}),
         tenant_pb2.AuditHeadRequest: Rule(_cluster_admin, {}),
+        tenant_pb2.AuditHeadsRequest: Rule(_cluster_admin, {}),
         tenant_pb2.AuditTailRequest: Rule(_cluster_admin, {"count": _O, "follow": _O}),
         # keys
         crypto_pb2.CryptoStatusRequest: Rule(_cluster_admin, {"count": _O}),

@@ -97,6 +97,7 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "/kvsecurepb.Tenants/TenantGet": ("kvsecure/tenants/get",),
     "/kvsecurepb.Tenants/TenantDelete": ("kvsecure/tenants/delete",),
     "/kvsecurepb.Audit/Head": ("kvsecure/audit/head",),
+    "/kvsecurepb.Audit/Heads": ("kvsecure/audit/heads",),
     "/kvsecurepb.Audit/Tail": ("kvsecure/audit/tail",),
     "/kvsecurepb.Crypto/Status": ("kvsecure/crypto/status",),
     "/kvsecurepb.Crypto/Rotate": ("kvsecure/crypto/rotate",),

@@ -229,6 +229,7 @@ _SERVED: Final[Mapping[str, Method]] = MappingProxyType(
         _TENANTS + "TenantGet": _unary(tenant_pb2.TenantGetRequest, auth.read),
         _TENANTS + "TenantDelete": _unary(tenant_pb2.TenantDeleteRequest, auth.submit),
         "/kvsecurepb.Audit/Head": _unary(tenant_pb2.AuditHeadRequest, _operate),
+        "/kvsecurepb.Audit/Heads": _unary(tenant_pb2.AuditHeadsRequest, _operate),
         "/kvsecurepb.Audit/Tail": Method(
             tenant_pb2.AuditTailRequest,
             Shape.SERVER_STREAM,

@@ -7,8 +7,9 @@ Never: prints a value, because no record has one.
 import base64
 import binascii
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,9 +17,11 @@ from kvsecure.cli.failures import CommandFailure
 from kvsecure.cli.invocation import Invocation, pass_invocation
 from kvsecure.cli.kek_options import KekChoice, kek_options, kek_settings
 from kvsecure.cli.options import Format, example, format_option
-from kvsecure.cli.output import print_bytes, print_json
+from kvsecure.cli.output import print_bytes, print_json, print_table
+from kvsecure.cli.texts import id_text
 
 if TYPE_CHECKING:
+    from kvsecure.client.audit import ToldHead
     from kvsecure.server.audit_verify import Checkpoint
 
 __all__ = ["audit"]
@@ -47,7 +50,7 @@ def audit() -> None:
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="A head that `kvsecure audit head` gave earlier: finds out what was cut off since.",
+    help="What `kvsecure audit head` or `heads --format json` gave: finds out what was cut off.",
 )
 @click.option("--public-key", metavar="BASE64", help="Who must have signed the checkpoints.")
 @format_option(Format.TEXT, Format.JSON)
@@ -77,7 +80,7 @@ def verify(
     if settings is None:
         raise click.UsageError("--kek-file is needed: the context names none")
     try:
-        kept = _checkpoint(checkpoint) if checkpoint else None
+        kept = _checkpoints(checkpoint) if checkpoint else []
         report = verify_trail(directory, settings, kept, _key(public_key))
     except BrokenTrail as broken:
         if form is Format.JSON:
@@ -96,7 +99,7 @@ def verify(
                 "checkpoints": report.checkpoint_count,
                 "head": {"record": head.seq, "hash": head.hash.hex()},
                 "unfinished_bytes": report.unfinished_bytes,
-                "checked_against_checkpoint": kept is not None,
+                "checked_against_checkpoint": bool(kept),
             }
         )
         return
@@ -111,7 +114,7 @@ def verify(
         )
     if report.unfinished_bytes:
         click.echo(f"note: {report.unfinished_bytes} bytes at the end are still being written")
-    if kept is None:
+    if not kept:
         click.echo(
             "note: records missing at the very end, or a trail that was rewritten as a whole, show "
             "only against a head that was kept elsewhere (--checkpoint)",
@@ -147,23 +150,84 @@ def head(invocation: Invocation) -> None:
     )
 
 
-def _checkpoint(path: Path) -> "Checkpoint":
-    from kvsecure.server.audit_verify import Checkpoint
+@audit.command(
+    epilog=example("kvsecure audit heads", "kvsecure audit heads --format json > heads.json")
+)
+@format_option(Format.TABLE, Format.JSON)
+@pass_invocation
+def heads(invocation: Invocation, *, form: Format) -> None:
+    """Print how far each member has told the cluster that its trail is.
 
+    It is what the member that is asked has heard: of a member's trail it is worth most from
+    another one. With a record of a member's that is LOST its trail was cut off or rewritten.
+    """
+    with invocation.client("read the audit trail") as client:
+        told = client.audit.heads()
+    if form is Format.JSON:
+        print_json({"heads": [_head_form(each) for each in told]})
+        return
+    rows = [
+        [
+            id_text(each.member_id),
+            each.name,
+            str(each.seq) if each.seq else "",
+            _time(each.time_s) if each.seq else "",
+            each.hash.hex(),
+            "LOST" if each.is_missing else "",
+        ]
+        for each in told
+    ]
+    print_table(["MEMBER", "NAME", "RECORD", "TOLD", "HASH", ""], rows)
+
+
+def _head_form(told: "ToldHead") -> dict[str, Any]:
+    return {
+        "member_id": id_text(told.member_id),
+        "name": told.name,
+        "stream": told.stream,
+        "seq": told.seq,
+        "hash": told.hash.hex(),
+        "signature": base64.b64encode(told.signature).decode(),
+        "told": _time(told.time_s) if told.seq else None,
+        "lost": told.is_missing,
+    }
+
+
+def _time(time_s: int) -> str:
     try:
-        fields = json.loads(path.read_bytes())
-        return Checkpoint(
-            stream=str(fields["stream"]),
-            seq=int(fields["seq"]),
-            hash=bytes.fromhex(fields["hash"]),
-            signature=base64.b64decode(fields["signature"], validate=True),
-        )
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError, ValueError):
+        # A member may say anything of its clock.
+        return str(time_s)
+
+
+def _checkpoints(path: Path) -> "list[Checkpoint]":
+    """Return the heads of a file; members that have told nothing are left out."""
+    try:
+        content = json.loads(path.read_bytes())
+        several = "heads" in content
+        forms = content["heads"] if several else [content]
+        found = [_checkpoint(each) for each in forms if not several or each["seq"]]
     except OSError as error:
         raise CommandFailure(f"{path}: {error.strerror}", status=_CANNOT_CHECK) from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError, binascii.Error):
         raise CommandFailure(
-            f"{path} is not what `kvsecure audit head` prints", status=_CANNOT_CHECK
+            f"{path} is not what `kvsecure audit head` or `heads` prints", status=_CANNOT_CHECK
         ) from None
+    if not found:
+        raise CommandFailure(f"{path} has no head of any trail", status=_CANNOT_CHECK)
+    return found
+
+
+def _checkpoint(fields: dict[str, Any]) -> "Checkpoint":
+    from kvsecure.server.audit_verify import Checkpoint
+
+    return Checkpoint(
+        stream=str(fields["stream"]),
+        seq=int(fields["seq"]),
+        hash=bytes.fromhex(fields["hash"]),
+        signature=base64.b64decode(fields["signature"], validate=True),
+    )
 
 
 def _key(encoded: str | None) -> bytes | None:

@@ -90,6 +90,7 @@ _REPEATABLE: Final = frozenset(
         "/kvsecurepb.Tenants/TenantGet",
         "/kvsecurepb.Tenants/TenantList",
         "/kvsecurepb.Audit/Head",
+        "/kvsecurepb.Audit/Heads",
         "/kvsecurepb.Audit/Tail",
         "/kvsecurepb.Crypto/Status",
         "/kvsecurepb.Joining/Authority",

@@ -99,6 +99,8 @@ def _rows(state: State) -> Iterator[bytes]:
         yield _MEMBER.pack(b"x", removed)
     for member, key in members.keys.items():
         yield _MEMBER.pack(b"s", member) + key
+    for head in state.heads:
+        yield b"h" + head.SerializeToString(deterministic=True)
 
 
 def _account_rows(tenant: Tenant) -> Iterator[bytes]:

@@ -1,9 +1,10 @@
 """Declaring: the commands of the log that change who is a member, and whose tokens are good.
 
-Owns: what each of them changes of the state, and how it is answered.
+Owns: what each of them changes of the state, and how it is answered; what members tell of their
+    audit trails.
 Never: changes the configuration of consensus; that follows (`core.reconfiguration`).
 Follows: etcd-surface sections 1.6 and 10.3 ("apply time").
-Keeps: a refused command changes nothing; with a member its alarms and its key are gone.
+Keeps: a refused command changes nothing; with a member its alarms, its key and its head are gone.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,8 @@ def _remove(state: State, command: state_pb2.MemberRemove) -> bytes:
     members = state.members
     has_key = members.key_of(command.id) is not None
     record = members.remove(command.id)
+    if state.heads.forget(record.id):
+        state.touch_told_head(state_pb2.ToldHead(member_id=record.id), gone=True)
     state.touch_member(record, gone=True)
     if has_key:
         state.touch_signing_key(state_pb2.SigningKey(member_id=record.id), gone=True)
@@ -78,6 +81,20 @@ def _add_key(state: State, command: state_pb2.SigningKeyAdd) -> bytes:
     return b""
 
 
+def _tell_head(state: State, command: state_pb2.AuditHeadTell) -> bytes:
+    head = state.heads.tell(command) if command.member_id in state.members else None
+    if head is not None:
+        state.touch_told_head(head)
+    return b""
+
+
+def _miss_head(state: State, command: state_pb2.AuditHeadMiss) -> bytes:
+    head = state.heads.miss(command.member_id, command.seq)
+    if head is not None:
+        state.touch_told_head(head)
+    return b""
+
+
 # What each changes, and the body of its answer.
 DECLARATIONS: Final[Mapping[type[Message], Callable[[State, Any], bytes]]] = MappingProxyType(
     {
@@ -87,5 +104,7 @@ DECLARATIONS: Final[Mapping[type[Message], Callable[[State, Any], bytes]]] = Map
         state_pb2.MemberPromote: _promote,
         state_pb2.MemberPublish: _publish,
         state_pb2.SigningKeyAdd: _add_key,
+        state_pb2.AuditHeadTell: _tell_head,
+        state_pb2.AuditHeadMiss: _miss_head,
     }
 )

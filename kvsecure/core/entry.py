@@ -90,6 +90,8 @@ COMMANDS: Final[Mapping[int, type[Message]]] = MappingProxyType(
         # Of the member itself.
         64: state_pb2.MemberPublish,
         65: state_pb2.SigningKeyAdd,
+        66: state_pb2.AuditHeadTell,
+        67: state_pb2.AuditHeadMiss,
     }
 )
 # Field `puts` of a PutBurst.

@@ -42,6 +42,11 @@ def status_body(facts: MemberFacts, engine: Engine) -> bytes:
         errors.append("etcdserver: no leader")
     for who, kind in sorted(engine.state.alarms):
         errors.append(f"memberID:{who} alarm:{maintenance_pb2.AlarmType.Name(kind)} ")
+    errors += [
+        f"kvsecure: memberID:{head.member_id} audit trail behind "
+        for head in engine.state.heads
+        if head.is_missing
+    ]
     own = engine.state.members.get(facts.member)
     return maintenance_pb2.StatusResponse(
         version=facts.version,

@@ -54,7 +54,8 @@ class Members:
 
     def __init__(self) -> None:
         self._records: dict[MemberId, state_pb2.Member] = {}
-        self._removed: set[MemberId] = set()
+        # As far as their addresses are known: they are needed until consensus does without them.
+        self._removed: dict[MemberId, state_pb2.Member] = {}
         self._keys: dict[MemberId, bytes] = {}
         # In order, as a configuration of consensus has them.
         self.voters: tuple[MemberId, ...] = ()
@@ -85,6 +86,10 @@ class Members:
     def is_removed(self, member: int) -> bool:
         """Tell whether somebody was a member and was removed."""
         return member in self._removed
+
+    def removed_record(self, member: int) -> state_pb2.Member | None:
+        """Return the name and the peer URLs of who was removed, or None."""
+        return self._removed.get(MemberId(member))
 
     @property
     def removed(self) -> frozenset[int]:
@@ -118,9 +123,9 @@ class Members:
         """Take in a member as it was stored."""
         self._put(record)
 
-    def load_removed(self, member: int) -> None:
-        """Take in who was removed."""
-        self._removed.add(MemberId(member))
+    def load_removed(self, record: state_pb2.Member) -> None:
+        """Take in who was removed, as it was stored."""
+        self._removed[MemberId(record.id)] = record
 
     def load_key(self, record: state_pb2.SigningKey) -> None:
         """Take in a key as it was stored."""
@@ -159,7 +164,7 @@ class Members:
         found = MemberId(record.id)
         del self._records[found]
         self._keys.pop(found, None)
-        self._removed.add(found)
+        self._removed[found] = record
         self._changed()
         return record
 

@@ -55,6 +55,7 @@ _ASKED: Final[Mapping[int, type[Message]]] = MappingProxyType(
         2: lease_pb2.LeaseTimeToLiveRequest,
         3: state_pb2.LearnerReadiness,
         4: state_pb2.MarkRequest,
+        5: state_pb2.ToldHeadRequest,
     }
 )
 _ASKED_NUMBERS: Final = {kind: number for number, kind in _ASKED.items()}
@@ -119,7 +120,7 @@ class Declined(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A question of somebody who may ask it, about a lease of a tenant, a learner, or a mark."""
+    """A question of somebody who may ask it, about a lease of a tenant, or about a member."""
 
     number: int
     tenant: TenantId

@@ -20,6 +20,7 @@ from kvsecure.core.mvcc.retention import Compaction, Destruction, Policy
 from kvsecure.core.mvcc.space import Space
 from kvsecure.core.mvcc.store import COMPACTION_KEY, DESTRUCTION_KEY, Store
 from kvsecure.core.mvcc.timeline import UnreadableChunk
+from kvsecure.core.told_heads import ToldHeads
 from kvsecure.core.watch import Hub
 from kvsecure.model.ids import Index, LeaseId, TenantId, Term
 from kvsecure.proto import maintenance_pb2, state_pb2, version_pb2
@@ -39,8 +40,9 @@ _RETENTION: Final = b"P"
 _MEMBER: Final = b"N"
 _REMOVED: Final = b"X"
 _SIGNING_KEY: Final = b"K"
+_TOLD_HEAD: Final = b"H"
 # What is of this cluster's members, and no other's.
-MEMBERSHIP_KINDS: Final = frozenset({_MEMBER, _REMOVED, _SIGNING_KEY})
+MEMBERSHIP_KINDS: Final = frozenset({_MEMBER, _REMOVED, _SIGNING_KEY, _TOLD_HEAD})
 # Some milliseconds of packing.
 _ROWS_PER_PIECE: Final = 4_000
 
@@ -63,6 +65,7 @@ class State:
         self.store = Store(self.records, hub.publish, hub.publish_each, hub.publish_many)
         self.accounts = Accounts()
         self.members = Members()
+        self.heads = ToldHeads()
         # (member, alarm) pairs that are raised.
         self.alarms: set[tuple[int, int]] = set()
         # What the state came to when that was last asked for through the log.
@@ -117,11 +120,16 @@ class State:
         number = member.id.to_bytes(8, "big")
         self._note(_MEMBER + number, None if gone else member)
         if gone:
-            self._note(_REMOVED + number, state_pb2.Member(id=member.id))
+            left = state_pb2.Member(id=member.id, name=member.name, peer_urls=member.peer_urls)
+            self._note(_REMOVED + number, left)
 
     def touch_signing_key(self, key: state_pb2.SigningKey, *, gone: bool = False) -> None:
         """Note that a member has a key that it signs tokens with, or has none."""
         self._note(_SIGNING_KEY + key.member_id.to_bytes(8, "big"), None if gone else key)
+
+    def touch_told_head(self, head: state_pb2.ToldHead, *, gone: bool = False) -> None:
+        """Note that a member has told more of its audit trail, or that it is a member no more."""
+        self._note(_TOLD_HEAD + head.member_id.to_bytes(8, "big"), None if gone else head)
 
     def forget_tenant(self, tenant: Tenant) -> None:
         """Note that a tenant is gone, with its users, roles and leases."""
@@ -283,9 +291,11 @@ class State:
         for _, value in by_kind.pop(_MEMBER, []):
             self.members.load(state_pb2.Member.FromString(value))
         for _, value in by_kind.pop(_REMOVED, []):
-            self.members.load_removed(state_pb2.Member.FromString(value).id)
+            self.members.load_removed(state_pb2.Member.FromString(value))
         for _, value in by_kind.pop(_SIGNING_KEY, []):
             self.members.load_key(state_pb2.SigningKey.FromString(value))
+        for _, value in by_kind.pop(_TOLD_HEAD, []):
+            self.heads.load(state_pb2.ToldHead.FromString(value))
         self.accounts.decide_anew(self.members.removed_count)
 
     def _note(self, key: bytes, record: Message | None) -> None:

@@ -176,6 +176,22 @@ class SigningKey(_message.Message):
     public_key: bytes
     def __init__(self, member_id: _Optional[int] = ..., public_key: _Optional[bytes] = ...) -> None: ...
 
+class ToldHead(_message.Message):
+    __slots__ = ("member_id", "seq", "hash", "signature", "time_s", "is_missing")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    IS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    seq: int
+    hash: bytes
+    signature: bytes
+    time_s: int
+    is_missing: bool
+    def __init__(self, member_id: _Optional[int] = ..., seq: _Optional[int] = ..., hash: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., time_s: _Optional[int] = ..., is_missing: _Optional[bool] = ...) -> None: ...
+
 class MemberAdd(_message.Message):
     __slots__ = ("member", "learners_max")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
@@ -247,3 +263,31 @@ class SigningKeyAdd(_message.Message):
     member_id: int
     public_key: bytes
     def __init__(self, member_id: _Optional[int] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class AuditHeadTell(_message.Message):
+    __slots__ = ("member_id", "seq", "hash", "signature", "time_s")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    seq: int
+    hash: bytes
+    signature: bytes
+    time_s: int
+    def __init__(self, member_id: _Optional[int] = ..., seq: _Optional[int] = ..., hash: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., time_s: _Optional[int] = ...) -> None: ...
+
+class AuditHeadMiss(_message.Message):
+    __slots__ = ("member_id", "seq")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    seq: int
+    def __init__(self, member_id: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class ToldHeadRequest(_message.Message):
+    __slots__ = ("member_id",)
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    def __init__(self, member_id: _Optional[int] = ...) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kvsecure.proto import kv_pb2 as kvsecure_dot_proto_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkvsecure/proto/tenant.proto\x12\nkvsecurepb\x1a\x17kvsecure/proto/kv.proto\"`\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tkey_count\x18\x03 \x01(\x03\x12\x12\n\nuser_count\x18\x04 \x01(\r\x12\x15\n\rauth_revision\x18\x05 \x01(\x04\"o\n\x10TenantAddRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rroot_password\x18\x02 \x01(\t\x12\x18\n\x10root_no_password\x18\x03 \x01(\x08\x12\x1c\n\x14root_hashed_password\x18\x04 \x01(\t\"e\n\x11TenantAddResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\"\n\x06tenant\x18\x02 \x01(\x0b\x32\x12.kvsecurepb.Tenant\"\x13\n\x11TenantListRequest\"g\n\x12TenantListResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.kvsecurepb.Tenant\" \n\x10TenantGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"e\n\x11TenantGetResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\"\n\x06tenant\x18\x02 \x01(\x0b\x32\x12.kvsecurepb.Tenant\"#\n\x13TenantDeleteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x14TenantDeleteResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\"\x12\n\x10\x41uditHeadRequest\"\x93\x01\n\x11\x41uditHeadResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\x12\x12\n\npublic_key\x18\x06 \x01(\x0c\"1\n\x10\x41uditTailRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"R\n\x11\x41uditTailResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x0f\n\x07records\x18\x02 \x03(\x0c\x32\xbd\x02\n\x07Tenants\x12H\n\tTenantAdd\x12\x1c.kvsecurepb.TenantAddRequest\x1a\x1d.kvsecurepb.TenantAddResponse\x12K\n\nTenantList\x12\x1d.kvsecurepb.TenantListRequest\x1a\x1e.kvsecurepb.TenantListResponse\x12H\n\tTenantGet\x12\x1c.kvsecurepb.TenantGetRequest\x1a\x1d.kvsecurepb.TenantGetResponse\x12Q\n\x0cTenantDelete\x12\x1f.kvsecurepb.TenantDeleteRequest\x1a .kvsecurepb.TenantDeleteResponse2\x93\x01\n\x05\x41udit\x12\x43\n\x04Head\x12\x1c.kvsecurepb.AuditHeadRequest\x1a\x1d.kvsecurepb.AuditHeadResponse\x12\x45\n\x04Tail\x12\x1c.kvsecurepb.AuditTailRequest\x1a\x1d.kvsecurepb.AuditTailResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkvsecure/proto/tenant.proto\x12\nkvsecurepb\x1a\x17kvsecure/proto/kv.proto\"`\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tkey_count\x18\x03 \x01(\x03\x12\x12\n\nuser_count\x18\x04 \x01(\r\x12\x15\n\rauth_revision\x18\x05 \x01(\x04\"o\n\x10TenantAddRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rroot_password\x18\x02 \x01(\t\x12\x18\n\x10root_no_password\x18\x03 \x01(\x08\x12\x1c\n\x14root_hashed_password\x18\x04 \x01(\t\"e\n\x11TenantAddResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\"\n\x06tenant\x18\x02 \x01(\x0b\x32\x12.kvsecurepb.Tenant\"\x13\n\x11TenantListRequest\"g\n\x12TenantListResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.kvsecurepb.Tenant\" \n\x10TenantGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"e\n\x11TenantGetResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\"\n\x06tenant\x18\x02 \x01(\x0b\x32\x12.kvsecurepb.Tenant\"#\n\x13TenantDeleteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x14TenantDeleteResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\"\x12\n\x10\x41uditHeadRequest\"\x93\x01\n\x11\x41uditHeadResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\x12\x12\n\npublic_key\x18\x06 \x01(\x0c\"\x13\n\x11\x41uditHeadsRequest\"l\n\x12\x41uditHeadsResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12(\n\x05heads\x18\x02 \x03(\x0b\x32\x19.kvsecurepb.AuditToldHead\"\x92\x01\n\rAuditToldHead\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x0c\n\x04hash\x18\x05 \x01(\x0c\x12\x11\n\tsignature\x18\x06 \x01(\x0c\x12\x0e\n\x06time_s\x18\x07 \x01(\x03\x12\x12\n\nis_missing\x18\x08 \x01(\x08\"1\n\x10\x41uditTailRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"R\n\x11\x41uditTailResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x0f\n\x07records\x18\x02 \x03(\x0c\x32\xbd\x02\n\x07Tenants\x12H\n\tTenantAdd\x12\x1c.kvsecurepb.TenantAddRequest\x1a\x1d.kvsecurepb.TenantAddResponse\x12K\n\nTenantList\x12\x1d.kvsecurepb.TenantListRequest\x1a\x1e.kvsecurepb.TenantListResponse\x12H\n\tTenantGet\x12\x1c.kvsecurepb.TenantGetRequest\x1a\x1d.kvsecurepb.TenantGetResponse\x12Q\n\x0cTenantDelete\x12\x1f.kvsecurepb.TenantDeleteRequest\x1a .kvsecurepb.TenantDeleteResponse2\xdb\x01\n\x05\x41udit\x12\x43\n\x04Head\x12\x1c.kvsecurepb.AuditHeadRequest\x1a\x1d.kvsecurepb.AuditHeadResponse\x12\x46\n\x05Heads\x12\x1d.kvsecurepb.AuditHeadsRequest\x1a\x1e.kvsecurepb.AuditHeadsResponse\x12\x45\n\x04Tail\x12\x1c.kvsecurepb.AuditTailRequest\x1a\x1d.kvsecurepb.AuditTailResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,12 +54,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITHEADREQUEST']._serialized_end=770
   _globals['_AUDITHEADRESPONSE']._serialized_start=773
   _globals['_AUDITHEADRESPONSE']._serialized_end=920
-  _globals['_AUDITTAILREQUEST']._serialized_start=922
-  _globals['_AUDITTAILREQUEST']._serialized_end=971
-  _globals['_AUDITTAILRESPONSE']._serialized_start=973
-  _globals['_AUDITTAILRESPONSE']._serialized_end=1055
-  _globals['_TENANTS']._serialized_start=1058
-  _globals['_TENANTS']._serialized_end=1375
-  _globals['_AUDIT']._serialized_start=1378
-  _globals['_AUDIT']._serialized_end=1525
+  _globals['_AUDITHEADSREQUEST']._serialized_start=922
+  _globals['_AUDITHEADSREQUEST']._serialized_end=941
+  _globals['_AUDITHEADSRESPONSE']._serialized_start=943
+  _globals['_AUDITHEADSRESPONSE']._serialized_end=1051
+  _globals['_AUDITTOLDHEAD']._serialized_start=1054
+  _globals['_AUDITTOLDHEAD']._serialized_end=1200
+  _globals['_AUDITTAILREQUEST']._serialized_start=1202
+  _globals['_AUDITTAILREQUEST']._serialized_end=1251
+  _globals['_AUDITTAILRESPONSE']._serialized_start=1253
+  _globals['_AUDITTAILRESPONSE']._serialized_end=1335
+  _globals['_TENANTS']._serialized_start=1338
+  _globals['_TENANTS']._serialized_end=1655
+  _globals['_AUDIT']._serialized_start=1658
+  _globals['_AUDIT']._serialized_end=1877
 # @@protoc_insertion_point(module_scope)

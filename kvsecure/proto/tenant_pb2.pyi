@@ -99,6 +99,38 @@ class AuditHeadResponse(_message.Message):
     public_key: bytes
     def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ..., stream: _Optional[str] = ..., seq: _Optional[int] = ..., hash: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., public_key: _Optional[bytes] = ...) -> None: ...
 
+class AuditHeadsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AuditHeadsResponse(_message.Message):
+    __slots__ = ("header", "heads")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    header: _kv_pb2.ResponseHeader
+    heads: _containers.RepeatedCompositeFieldContainer[AuditToldHead]
+    def __init__(self, header: _Optional[_Union[_kv_pb2.ResponseHeader, _Mapping]] = ..., heads: _Optional[_Iterable[_Union[AuditToldHead, _Mapping]]] = ...) -> None: ...
+
+class AuditToldHead(_message.Message):
+    __slots__ = ("member_id", "name", "stream", "seq", "hash", "signature", "time_s", "is_missing")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    IS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    name: str
+    stream: str
+    seq: int
+    hash: bytes
+    signature: bytes
+    time_s: int
+    is_missing: bool
+    def __init__(self, member_id: _Optional[int] = ..., name: _Optional[str] = ..., stream: _Optional[str] = ..., seq: _Optional[int] = ..., hash: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., time_s: _Optional[int] = ..., is_missing: _Optional[bool] = ...) -> None: ...
+
 class AuditTailRequest(_message.Message):
     __slots__ = ("count", "follow")
     COUNT_FIELD_NUMBER: _ClassVar[int]

@@ -42,6 +42,7 @@ __all__ = [
     "linked_hash",
     "signing_key",
     "split_records",
+    "stream_of",
 ]
 
 # What the first record of all links to.
@@ -61,6 +62,11 @@ class Head(NamedTuple):
 
     seq: int
     hash: bytes
+
+
+def stream_of(member: int) -> str:
+    """Return what a member's trail is called."""
+    return f"node/{member:x}"
 
 
 def signing_key(keyring: Keyring) -> SigningKey:
@@ -119,7 +125,7 @@ class AuditTrail:
         Raises:
             StorageError: The trail is damaged, or ends before a record that was on the disk.
         """
-        self.stream = f"node/{place.member:x}"
+        self.stream = stream_of(place.member)
         # Turns that could not be recorded, and why the last one could not.
         self.failures = 0
         self.last_failure = ""
@@ -264,7 +270,11 @@ class AuditTrail:
     def signed_head(self) -> tuple[Head, bytes, VerifyingKey]:
         """Return the newest written record and a signature of its checkpoint text."""
         head = self._turn_first
-        return head, self._signing.sign(checkpoint_text(self.stream, head)), self._signing.public
+        return head, self.sign(head), self._signing.public
+
+    def sign(self, head: Head) -> bytes:
+        """Return a signature of the checkpoint text of a record of this trail."""
+        return self._signing.sign(checkpoint_text(self.stream, head))
 
     def head_body(self) -> bytes:
         """Return an AuditHeadResponse without its header."""

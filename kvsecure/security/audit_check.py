@@ -22,6 +22,7 @@ from kvsecure.security.audit import (
     linked_hash,
     signing_key,
     split_records,
+    stream_of,
 )
 from kvsecure.storage.files import StorageError
 from kvsecure.storage.segment import (
@@ -145,7 +146,7 @@ def check_trail(
         BrokenTrail: At the first record that is not right, or is missing.
         StorageError: The directory cannot be read, or a key is not in the keyring.
     """
-    follower = _Follower(f"node/{place.member:x}", key or signing_key(keyring).public)
+    follower = _Follower(stream_of(place.member), key or signing_key(keyring).public)
     unfinished = 0
     met = must_hold is None
     try:

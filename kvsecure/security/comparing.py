@@ -25,7 +25,8 @@ from kvsecure.core.relay import type_answered
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Refused
 from kvsecure.model.ids import SYSTEM_TENANT, MemberId, TenantId
-from kvsecure.proto import maintenance_pb2, state_pb2
+from kvsecure.proto import state_pb2
+from kvsecure.security.alarming import raise_corrupt
 from kvsecure.security.gate import Gate
 from kvsecure.security.upkeep import Upkeep
 from kvsecure.telemetry.log import log
@@ -198,18 +199,7 @@ class Comparing:
         _log.error("members differ: restore those that are named", what=what, members=names)
         gate.events.note("members-differ", what=what, revision=mark.revision, members=names)
         for member in sorted(found):
-            if (member, int(maintenance_pb2.CORRUPT)) in gate.engine.state.alarms:
-                continue
-            # If it cannot be taken now, the next comparison finds it again.
-            with contextlib.suppress(Refused):
-                gate.submit_system(
-                    SYSTEM_TENANT,
-                    maintenance_pb2.AlarmRequest(
-                        action=maintenance_pb2.AlarmRequest.ACTIVATE,
-                        memberID=member,
-                        alarm=maintenance_pb2.CORRUPT,
-                    ),
-                )
+            raise_corrupt(gate, member)
         gate.schedule()
 
 

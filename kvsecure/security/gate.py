@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from kvsecure.access.decide import Decision, decide, is_open
 from kvsecure.core.engine import Engine
 from kvsecure.core.entry import encode, envelope
-from kvsecure.core.member import MemberFacts, status_body
+from kvsecure.core.member import MemberFacts
 from kvsecure.core.mvcc.records import DamagedRecord
 from kvsecure.core.query import answer_query, reads_only
 from kvsecure.core.reading import caught_up
@@ -31,7 +31,7 @@ from kvsecure.core.replica import Outcome, Proposal
 from kvsecure.model.answer import Answer
 from kvsecure.model.burst import PutBurst, PutTxn
 from kvsecure.model.caller import Caller, Origin
-from kvsecure.model.errors import Broken, Code, Failure, Refused
+from kvsecure.model.errors import Code, Failure, Refused
 from kvsecure.model.ids import SYSTEM_TENANT, TenantId
 from kvsecure.model.limits import AUTH_NAME_BYTES_MAX
 from kvsecure.model.secret import Secret
@@ -39,9 +39,7 @@ from kvsecure.proto import (
     auth_pb2,
     kv_pb2,
     lease_pb2,
-    maintenance_pb2,
     state_pb2,
-    tenant_pb2,
 )
 from kvsecure.security.asking import Asking, Awaiting
 from kvsecure.security.audit import AuditTrail
@@ -50,6 +48,7 @@ from kvsecure.security.bursts import Bursts
 from kvsecure.security.describe import describe_fields, describe_refused, rpc_name
 from kvsecure.security.events import Events
 from kvsecure.security.lease_care import LeaseCare
+from kvsecure.security.operations import operation_body
 from kvsecure.security.password_policy import PasswordPolicy, check_verifier
 from kvsecure.security.recorder import Recorder
 from kvsecure.security.room import is_too_much, missing_alarm
@@ -326,13 +325,7 @@ class Gate:
         session = self.admit(asking, request)
         if session is None:
             return
-        match request:
-            case maintenance_pb2.StatusRequest():
-                body = status_body(self.facts, self._engine)
-            case tenant_pb2.AuditHeadRequest():
-                body = self.audit.head_body()
-            case _:
-                raise Broken("an operation without an answer was let through")
+        body = operation_body(request, self.facts, self._engine, self.audit)
         answer = Answer(self._engine.state.store.revision, body)
         self._records.read(session, request, b'"bytes":%d,"code":"OK"' % len(body))
         asking.succeed(answer)

@@ -18,8 +18,9 @@ from kvsecure.core.scan import Damage
 from kvsecure.core.scans import Backup, Scans
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Code, Failure, Refused
-from kvsecure.model.ids import SYSTEM_TENANT, MemberId
+from kvsecure.model.ids import MemberId
 from kvsecure.proto import maintenance_pb2
+from kvsecure.security.alarming import raise_corrupt
 from kvsecure.security.asking import Asking
 from kvsecure.security.gate import Gate
 from kvsecure.telemetry.log import log
@@ -236,16 +237,5 @@ class Upkeep:
         gate = self._gate
         gate.corrupt(damage)
         gate.events.note("damage-found", what=str(damage))
-        member = gate.facts.member
-        if (member, int(maintenance_pb2.CORRUPT)) not in gate.engine.state.alarms:
-            # If it cannot be taken now, the next check finds the damage again.
-            with contextlib.suppress(Refused):
-                gate.submit_system(
-                    SYSTEM_TENANT,
-                    maintenance_pb2.AlarmRequest(
-                        action=maintenance_pb2.AlarmRequest.ACTIVATE,
-                        memberID=member,
-                        alarm=maintenance_pb2.CORRUPT,
-                    ),
-                )
+        raise_corrupt(gate, gate.facts.member)
         self._schedule()

@@ -33,6 +33,7 @@ from kvsecure.model.versions import ETCD_VERSION
 from kvsecure.pki.trust import ClientCertificates, MinimumVersion, ServerTls
 from kvsecure.proto import kv_pb2, lease_pb2, state_pb2
 from kvsecure.security.audit import AuditTrail
+from kvsecure.security.audit_heads import AuditHeads
 from kvsecure.security.audit_watch import AuditWatch
 from kvsecure.security.authn import Authenticator
 from kvsecure.security.comparing import Comparing
@@ -90,6 +91,7 @@ _COMPACTION_SCAN_S: Final = 1.0
 _AUDIT_SYNC_S: Final = 1.0
 _PURGE_SCAN_S: Final = 0.1
 _INTRODUCTION_S: Final = 1.0
+_HEADS_S: Final = 1.0
 _PROMOTION_S: Final = 0.5
 
 _log = log("server")
@@ -121,6 +123,7 @@ class MemberParts:
         sealing: Sealing,
         peer_port: PeerPort,
         introduction: Introduction,
+        heads: AuditHeads,
     ) -> None:
         self.engine = engine
         self.peer_port = peer_port
@@ -131,6 +134,7 @@ class MemberParts:
         self.restored = restored
         self.sealing = sealing
         self.introduction = introduction
+        self.heads = heads
 
 
 def assemble(
@@ -190,7 +194,8 @@ def assemble(
     services = _services(
         config, directory, gate, feeds, upkeep, turn, in_turn, tasks.spawn, sealing, peer_port
     )
-    engine.peering.answering |= _answering(gate, services, comparing)
+    heads = _audit_heads(directory, gate, tasks.spawn)
+    engine.peering.answering |= _answering(gate, services, comparing, heads)
     front = front_end(
         *(config, directory.identity.trust_domain, services, turn, tasks, credentials.clients),
         peer_port.links,
@@ -198,6 +203,7 @@ def assemble(
     _add_periodic_work(config, engine, gate, turn)
     introduction = Introduction(gate, _token_key(directory).public, turn.schedule)
     engine.timers.every(_INTRODUCTION_S, introduction.look)
+    engine.timers.every(_HEADS_S, heads.look)
     engine.timers.every(_PROMOTION_S, services.membership.promote_joined)
     engine.timers.every(_STALE_SCAN_S, feeds.wake_stale)
     engine.timers.every(_STALE_SCAN_S, services.queues.wake_stale)
@@ -214,11 +220,12 @@ def assemble(
         sealing=sealing,
         peer_port=peer_port,
         introduction=introduction,
+        heads=heads,
     )
 
 
 def _answering(
-    gate: Gate, services: Services, comparing: Comparing
+    gate: Gate, services: Services, comparing: Comparing, heads: AuditHeads
 ) -> dict[type[Message], type_answer]:
     """Return who answers what other members ask."""
     return {
@@ -226,7 +233,21 @@ def _answering(
         lease_pb2.LeaseTimeToLiveRequest: gate.leases.answer_member,
         state_pb2.LearnerReadiness: services.membership.answer_member,
         state_pb2.MarkRequest: comparing.answer_member,
+        state_pb2.ToldHeadRequest: heads.answer_member,
     }
+
+
+def _audit_heads(
+    directory: DataDirectory, gate: Gate, spawn: Callable[[Coroutine[Any, Any, None]], None]
+) -> AuditHeads:
+    return AuditHeads(
+        gate,
+        directory.place(Kind.AUDIT),
+        lambda: directory.keyring,
+        spawn=spawn,
+        now_ns=time.monotonic_ns,
+        wall_ns=time.time_ns,
+    )
 
 
 def credentials_of(config: ServerConfig) -> MemberCredentials:

@@ -4,13 +4,14 @@ Owns: finding what is needed in a data directory, and what the answer says.
 Never: takes the directory's lock or changes anything: a running member is not disturbed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kvsecure.crypto.keyring import Keyring, KeyringError
 from kvsecure.crypto.sealing import Tampered
 from kvsecure.crypto.signing import VerifyingKey
-from kvsecure.security.audit import Head, checkpoint_text, signing_key
+from kvsecure.security.audit import Head, checkpoint_text, signing_key, stream_of
 from kvsecure.security.audit_check import BrokenTrail, Report, check_trail
 from kvsecure.server.config.model import KekProvider, KekSettings
 from kvsecure.server.datadir import MemberIdentity
@@ -40,14 +41,18 @@ class Checkpoint(NamedTuple):
 
 
 def verify(
-    data_dir: Path, kek: KekSettings, checkpoint: Checkpoint | None, public_key: bytes | None
+    data_dir: Path,
+    kek: KekSettings,
+    checkpoints: Sequence[Checkpoint],
+    public_key: bytes | None,
 ) -> Report:
     """Check a data directory's audit trail.
 
     Args:
         data_dir: The member's data directory.
         kek: Where the key-encryption key comes from.
-        checkpoint: A head that was kept elsewhere, if there is one.
+        checkpoints: Heads that were kept elsewhere; of several, those of other members' trails are
+            passed over.
         public_key: The key that signs checkpoints, 32 bytes; None trusts the data directory's.
 
     Raises:
@@ -65,9 +70,18 @@ def verify(
         raise StorageError(str(error)) from None
     place = SegmentPlace(data_dir / "audit", Kind.AUDIT, identity.cluster, identity.member)
     must_hold = None
-    if checkpoint is not None:
-        must_hold = _checked(checkpoint, place, keyring, key)
+    if checkpoints:
+        must_hold = _checked(_own_of(checkpoints, place), place, keyring, key)
     return check_trail(place, keyring, must_hold=must_hold, key=key)
+
+
+def _own_of(checkpoints: Sequence[Checkpoint], place: SegmentPlace) -> Checkpoint:
+    """Return the one of a trail; a single one is meant to be."""
+    own = [each for each in checkpoints if each.stream == stream_of(place.member)]
+    if len(checkpoints) > 1 and not own:
+        raise StorageError(f"none of the heads is of {stream_of(place.member)}")
+    # The newest pins all that were before.
+    return max(own or checkpoints, key=lambda each: each.seq)
 
 
 def _checked(
@@ -80,6 +94,6 @@ def _checked(
         verifying.verify(checkpoint.signature, checkpoint_text(checkpoint.stream, head))
     except Tampered:
         raise StorageError("the checkpoint is not signed by this cluster") from None
-    if checkpoint.stream != f"node/{place.member:x}":
+    if checkpoint.stream != stream_of(place.member):
         raise StorageError(f"the checkpoint is of {checkpoint.stream}, another member's trail")
     return head

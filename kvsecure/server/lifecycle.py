@@ -194,6 +194,8 @@ class _Life:
             ended_by = await self._listen(parts, listeners)
             await self._hand_over(parts)
         await self._say_goodbye(parts)
+        if isinstance(ended_by, int):
+            await parts.heads.tell_last()
         return ended_by
 
     async def _listen(self, parts: MemberParts, listeners: Sequence[Listener]) -> int | str | None:

@@ -26,7 +26,7 @@ from kvsecure.server.snapshot_sending import SnapshotSending
 from kvsecure.server.tasks import Tasks
 from kvsecure.telemetry.log import log
 
-__all__ = ["PeerPort", "type_note"]
+__all__ = ["PeerPort", "addresses_of", "type_note"]
 
 # Records something in the audit trail: its stage, and the facts.
 type_note = Callable[[str, dict[str, object]], None]
@@ -35,6 +35,15 @@ type_note = Callable[[str, dict[str, object]], None]
 _LONG_ACTIVE_S: Final = 5.0
 
 _log = log("peers")
+
+
+def addresses_of(members: Members, partners: frozenset[MemberId]) -> dict[int, PeerAddress]:
+    """Return where members are reached, and partners in consensus that are going.
+
+    Who is being removed may be needed to make that certain, also by a member that was restarted.
+    """
+    going = [found for each in partners if (found := members.removed_record(each)) is not None]
+    return {each.id: PeerAddress(each.name, tuple(each.peer_urls)) for each in (*going, *members)}
 
 
 @final
@@ -59,7 +68,6 @@ class PeerPort:
             tasks: What the member does besides answering.
             on_fatal: Called when the member cannot go on.
         """
-        self._peers: dict[int, PeerAddress] = {}
         self._spawn = tasks.spawn
         self._on_fatal = on_fatal
         self._engine: Engine
@@ -106,14 +114,8 @@ class PeerPort:
     # --- for the engine ---------------------------------------------------------------------------
 
     def follow(self, members: Members, partners: frozenset[MemberId]) -> None:
-        """Have links to the members that are declared and to partners in consensus, no others.
-
-        Who is being removed may be needed to make it certain.
-        """
-        peers = {each.id: PeerAddress(each.name, tuple(each.peer_urls)) for each in members}
-        going = {member: self._peers[member] for member in partners if member in self._peers}
-        self._peers = going | peers
-        self.links.set_peers(self._peers, members.removed - partners)
+        """Have links to the members that are declared and to partners in consensus, no others."""
+        self.links.set_peers(addresses_of(members, partners), members.removed - partners)
 
     def send(self, member: MemberId, text: bytes) -> bool:
         """Send bytes, without ever waiting; return whether they are on their way."""

@@ -121,6 +121,7 @@ def _with_cluster(snapshot: Snapshot, engine: Engine, links: PeerLinks) -> Snaps
         snapshot,
         is_learner=engine.state.members.is_learner(engine.replica.node.member),
         leader_changes=engine.statistics.leader_changes,
+        audit_trails_behind=engine.state.heads.missing_count,
         peers=dict(_peers(links)),
     )
 

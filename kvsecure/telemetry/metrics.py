@@ -190,6 +190,11 @@ def _security(s: Snapshot) -> Iterator[Metric]:
         "Audit records that failed to be written.",
         s.audit_failures,
     )
+    yield _gauge(
+        "kvsecure_audit_trails_behind",
+        "Members whose audit trail lacks what they told the cluster of it.",
+        s.audit_trails_behind,
+    )
     failures = CounterMetricFamily(
         "kvsecure_auth_failures", "Refused authentications.", labels=("reason",)
     )

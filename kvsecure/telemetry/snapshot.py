@@ -164,6 +164,7 @@ class Snapshot:
     auth_revision: int
     audit_records: int
     audit_failures: int
+    audit_trails_behind: int = 0
     auth_failures: Mapping[str, int] = field(default_factory=dict)
     connections_refused: Mapping[str, int] = field(default_factory=dict)
     tls_handshake_failures: int

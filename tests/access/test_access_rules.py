@@ -269,6 +269,7 @@ _CLUSTER_ONLY: Final = (
     tenant_pb2.TenantGetRequest(name="acme"),
     tenant_pb2.TenantDeleteRequest(name="acme"),
     tenant_pb2.AuditHeadRequest(),
+    tenant_pb2.AuditHeadsRequest(),
     tenant_pb2.AuditTailRequest(count=1),
     crypto_pb2.CryptoStatusRequest(count=True),
     crypto_pb2.CryptoRotateRequest(kek=True),
@@ -313,6 +314,8 @@ _ACCOUNT_ROWS: Final = (
     _no(CLUSTER_ROOT, state_pb2.Compare(form=1), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.MemberPublish(id=1), Decision.DENY_UNKNOWN),
     _no(CLUSTER_ROOT, state_pb2.SigningKeyAdd(member_id=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.AuditHeadTell(member_id=1), Decision.DENY_UNKNOWN),
+    _no(CLUSTER_ROOT, state_pb2.AuditHeadMiss(member_id=1), Decision.DENY_UNKNOWN),
     # An action of no name is not reading.
     _no(TENANT_ROOT, maintenance_pb2.AlarmRequest(action=7), _NOT_CLUSTER),
 )
@@ -346,6 +349,8 @@ _NEVER_ALLOWED: Final = frozenset(
     {
         watch_pb2.WatchRequest,
         lease_pb2.LeaseCheckpointRequest,
+        state_pb2.AuditHeadMiss,
+        state_pb2.AuditHeadTell,
         state_pb2.Clock,
         state_pb2.Compare,
         state_pb2.MemberPublish,

@@ -33,7 +33,7 @@ from support.servers import ROOT_PASSWORD
 
 import kvsecure
 from kvsecure.pki.files import write_private
-from kvsecure.proto import kv_pb2, maintenance_pb2
+from kvsecure.proto import kv_pb2, maintenance_pb2, tenant_pb2
 
 __all__ = ["DEADLINE_S", "Place", "RealCluster", "RealMember", "eventually", "places_on_loopback"]
 
@@ -495,10 +495,10 @@ class RealCluster:
         return int(eventually(lambda: self.status(name)).header.member_id)
 
     def assert_alike(self) -> None:
-        """Find the same history of all keys at all members that could answer.
+        """Find the same history of all keys at all members that could answer, and no trail cut.
 
         Raises:
-            AssertionError: They differ.
+            AssertionError: They differ, or a member's trail lacks what it has told of it.
             TimeoutError: One does not catch up.
         """
         names = [member.name for member in self.answering]
@@ -522,3 +522,12 @@ class RealCluster:
             hashes = dict(zip(names, hashed, strict=True))
         told = {name: (each.hash, each.compact_revision) for name, each in hashes.items()}
         assert len(set(told.values())) == 1, f"at revision {revision}: {told}"
+        for name in names:
+            heads = self.heads(name)
+            assert not any(head.is_missing for head in heads.values()), heads
+
+    def heads(self, name: str) -> dict[str, tenant_pb2.AuditToldHead]:
+        """Return what a member has heard of each one's audit trail, by name."""
+        audit = self.client(name).audit
+        answer = eventually(lambda: audit.Heads(tenant_pb2.AuditHeadsRequest()))
+        return {head.name: head for head in answer.heads}

@@ -398,6 +398,16 @@ _ANYTHING: dict[type[Message], st.SearchStrategy[Message | PutBurst]] = {
         member_id=_MEMBERS,
         public_key=st.sampled_from((b"", b"k", b"k" * 32, b"l" * 32)),
     ),
+    state_pb2.AuditHeadTell: st.builds(
+        state_pb2.AuditHeadTell,
+        member_id=_MEMBERS,
+        seq=st.integers(0, 3),
+        hash=st.sampled_from((b"", b"h" * 32, b"i" * 32)),
+        signature=st.sampled_from((b"", b"s" * 64)),
+    ),
+    state_pb2.AuditHeadMiss: st.builds(
+        state_pb2.AuditHeadMiss, member_id=_MEMBERS, seq=st.integers(0, 3)
+    ),
     tenant_pb2.TenantDeleteRequest: st.builds(
         tenant_pb2.TenantDeleteRequest, name=st.sampled_from(("x", "y", "default", "system", ""))
     ),

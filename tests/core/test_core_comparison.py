@@ -100,9 +100,12 @@ _CHANGES: Final[dict[str, Callable[[State], object]]] = {
     "a member": lambda state: _do(
         state, state_pb2.MemberPublish(id=7, name="m7", client_urls=["u"]), SYSTEM_TENANT
     ),
-    "who was removed": lambda state: state.members.load_removed(9),
+    "who was removed": lambda state: state.members.load_removed(state_pb2.Member(id=9)),
     "a key for tokens": lambda state: state.members.load_key(
         state_pb2.SigningKey(member_id=7, public_key=bytes(32))
+    ),
+    "how far a trail was told to be": lambda state: state.heads.load(
+        state_pb2.ToldHead(member_id=7, seq=1, hash=bytes(32))
     ),
     "a policy": lambda state: _do(
         state, version_pb2.RetentionSetRequest(prefix=b"k", keep_versions=4)

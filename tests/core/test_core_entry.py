@@ -112,6 +112,11 @@ _GOLDEN: tuple[tuple[Message, str], ...] = (
         "0140 E 08ac02 12016e 1a0163",
     ),
     (state_pb2.SigningKeyAdd(member_id=300, public_key=b"k"), "0141 E 08ac02 12016b"),
+    (
+        state_pb2.AuditHeadTell(member_id=300, seq=7, hash=b"h", signature=b"s", time_s=9),
+        "0142 E 08ac02 1007 1a0168 220173 2809",
+    ),
+    (state_pb2.AuditHeadMiss(member_id=300, seq=7), "0143 E 08ac02 1007"),
 )
 
 

@@ -141,12 +141,18 @@ def test_an_update_changes_peer_urls_and_nothing_else() -> None:
     )
 
 
-def test_a_member_that_goes_takes_its_alarms_and_its_key_along() -> None:
+def test_a_member_that_goes_takes_its_alarms_its_key_and_its_head_along() -> None:
     """Nothing of it is left but that it must not come back, also after a restart."""
     state, tables = _state(1, 2), MemoryTables()
     for member in (1, 2):
         _do(state, maintenance_pb2.AlarmRequest(action=1, memberID=member, alarm=1))
         _do(state, state_pb2.SigningKeyAdd(member_id=member, public_key=b"k" * 32))
+        _do(
+            state,
+            state_pb2.AuditHeadTell(
+                member_id=member, seq=1, hash=bytes(32), signature=bytes(64), time_s=1
+            ),
+        )
     flush(state, tables)
 
     _do(state, state_pb2.MemberRemove(id=2))
@@ -157,9 +163,11 @@ def test_a_member_that_goes_takes_its_alarms_and_its_key_along() -> None:
         assert _ids(each) == ((1,), ())
         assert each.alarms == {(1, 1)}
         assert each.members.keys == {1: b"k" * 32}
+        assert [head.member_id for head in each.heads] == [1]
         assert each.members.is_removed(2)
         assert not each.members.is_removed(1)
     assert [key[:1] for key in tables.keys(Table.STATE) if key[:1] in MEMBERSHIP_KINDS] == [
+        b"H",
         b"K",
         b"N",
         b"X",

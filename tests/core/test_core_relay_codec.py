@@ -24,7 +24,7 @@ from kvsecure.core.relay_codec import (
 from kvsecure.model.errors import Failure
 from kvsecure.model.ids import Index, TenantId, Term
 from kvsecure.proto.lease_pb2 import LeaseKeepAliveRequest, LeaseTimeToLiveRequest
-from kvsecure.proto.state_pb2 import LearnerReadiness, MarkRequest
+from kvsecure.proto.state_pb2 import LearnerReadiness, MarkRequest, ToldHeadRequest
 
 _NUMBERS = st.integers(0, 2**64 - 1)
 _POSSIBLE = st.integers(0, NUMBER_MAX)
@@ -33,6 +33,7 @@ _REQUESTS = st.one_of(
     st.builds(LeaseTimeToLiveRequest, ID=st.integers(-(2**63), 2**63 - 1), keys=st.booleans()),
     st.builds(LearnerReadiness, id=st.integers(0, 2**64 - 1)),
     st.builds(MarkRequest, index=st.integers(0, 2**64 - 1), versions=st.booleans()),
+    st.builds(ToldHeadRequest, member_id=st.integers(0, 2**64 - 1)),
 )
 _TOLD = st.one_of(st.binary(max_size=40), st.sampled_from(list(_FAILURES.values())))
 _SAID = st.one_of(

@@ -161,6 +161,8 @@ class _Engine:
         self._is_fresh = False
         # The ways to others, where a test has any.
         self.peering: Any = None
+        # What a sync of the trail comes to.
+        self.sync_audit: Callable[[], None] = lambda: None
         # Who waits for consensus to go by the declared members; and consensus, if it is looked at.
         self.replica = SimpleNamespace(node=None)
         self.applied: list[Message] = []
@@ -443,6 +445,8 @@ class World:
                 | tenant_pb2.TenantListRequest()
             ):
                 self.gate.read(asked, request)
+            case tenant_pb2.AuditHeadRequest() | tenant_pb2.AuditHeadsRequest():
+                self.gate.operate(asked, request)
             case lease_pb2.LeaseKeepAliveRequest():
                 self.gate.keep_alive(asked, request)
             case _:

@@ -259,7 +259,7 @@ def _slow(request: Message) -> bytes:
 def test_names_of_requests_are_those_of_methods() -> None:
     """A record names the method by which a request came, where a request has a method."""
     # These carry other requests, or belong to a service whose messages are named otherwise.
-    others = {"Watch", "Check", "Compact", "Head", "Tail", "ServerReflectionInfo"}
+    others = {"Watch", "Check", "Compact", "Head", "Heads", "Tail", "ServerReflectionInfo"}
     # What is read in parts is a Range, and its result names the part.
     others.add("RangeStream")
     # What is observed is the Leader, and its result says that it begins.

@@ -86,6 +86,7 @@ class Client:
         self.lock = Service(self, lock_pb2.DESCRIPTOR.services_by_name["Lock"])
         self.election = Service(self, election_pb2.DESCRIPTOR.services_by_name["Election"])
         self.tenants = Service(self, tenant_pb2.DESCRIPTOR.services_by_name["Tenants"])
+        self.audit = Service(self, tenant_pb2.DESCRIPTOR.services_by_name["Audit"])
         self.crypto = Service(self, crypto_pb2.DESCRIPTOR.services_by_name["Crypto"])
         self.joining = Service(self, joining_pb2.DESCRIPTOR.services_by_name["Joining"])
         self.versions = Service(self, version_pb2.DESCRIPTOR.services_by_name["Versions"])
