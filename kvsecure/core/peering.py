@@ -49,6 +49,8 @@ type_answer = Callable[[TenantId, Message, type_answered], None]
 
 # Requests to other members are numbered from somewhere below this.
 _NUMBER_BITS: Final = 56
+# What comes so long after a way was lost was said after that.
+_UNDER_WAY_NS_MAX: Final = 200_000_000
 _REASONS: Final = {
     Reason.TOO_MUCH: Failure.TOO_MANY_REQUESTS,
     Reason.NO_SPACE: Failure.NO_SPACE,
@@ -130,7 +132,16 @@ class _Member(Protocol):
 class Peering:
     """One member's conversations."""
 
-    __slots__ = ("_member", "_now_ns", "_peers", "_replica", "answering", "damaged", "relay")
+    __slots__ = (
+        "_lost_ns",
+        "_member",
+        "_now_ns",
+        "_peers",
+        "_replica",
+        "answering",
+        "damaged",
+        "relay",
+    )
 
     def __init__(
         self, replica: Replica, peers: Peers, member: _Member, now_ns: Callable[[], int]
@@ -150,6 +161,8 @@ class Peering:
         self._now_ns = now_ns
         # How much came that was nothing.
         self.damaged = 0
+        # When the way to the leader was last lost.
+        self._lost_ns = 0
         # Who answers here what another member asks, by the kind of the question.
         self.answering: dict[type[Message], type_answer] = {}
 
@@ -183,7 +196,10 @@ class Peering:
             relay.waiting = batch
 
     def forsake(self, leader: MemberId) -> None:
-        """Let go of what others than this leader were sent: it is not known what becomes of it."""
+        """Let go of what others than this leader were sent: it is not known what becomes of it.
+
+        Who waits for it is told once somebody leads.
+        """
         lost = self.relay.forsake(leader)
         if lost:
             self._member.lose(lost, Refused(Failure.TIMEOUT_LEADER_LOST))
@@ -191,6 +207,7 @@ class Peering:
     def lost(self, member: MemberId) -> None:
         """Take note that a member cannot be reached: what it was sent may not have got there."""
         if member == self._replica.node.leader:
+            self._lost_ns = self._now_ns()
             self.forsake(NOBODY)
         else:
             self.relay.lost(member)
@@ -236,10 +253,17 @@ class Peering:
                     self.damaged += 1
                     return
                 self._replica.node.step(message)
+            if self.relay.has_orphans and sender == self._replica.node.leader:
+                self._found(sender)
         except (DamagedRelay, codec.DamagedMessage):
             self.damaged += 1
             return
         self._member.drive_soon()
+
+    def _found(self, leader: MemberId) -> None:
+        """Take note that a leader whose way was lost leads on, if it has not said that before."""
+        if self._now_ns() - self._lost_ns > _UNDER_WAY_NS_MAX:
+            self.forsake(leader)
 
     def _take_relayed(self, sender: MemberId, said: Relayed) -> None:
         match said:

@@ -6,7 +6,8 @@
 Owns: what waits for a leader, what the leader was asked, and who waits for the answers.
 Never: proposes or applies; knows who may ask what.
 Follows: etcd's members pass on what they are asked; differs: a command whose leader is lost is
-    finished at once, with the failure that says that its outcome is not known.
+    finished as soon as somebody leads, with the failure that says that its outcome is not known.
+    Not before: who tries again at once would be told the same again.
 Keeps: a command is sent once, unless the leader has said that it did not take it.
 """
 
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple, Protocol, final
 
 from google.protobuf.message import Message
 
+from kvsecure.core.raft.participant import NOBODY
 from kvsecure.core.relay_codec import (
     RELAY_ENTRIES_MAX,
     Answer,
@@ -58,7 +60,7 @@ class _Asked(NamedTuple):
 class Relay:
     """What waits for a leader, or for its answer."""
 
-    __slots__ = ("_asked", "_number", "_send", "_sent", "waiting")
+    __slots__ = ("_asked", "_number", "_orphans", "_send", "_sent", "waiting")
 
     def __init__(self, send: Send, number: int) -> None:
         """Begin with nothing.
@@ -73,6 +75,8 @@ class Relay:
         # Commands that nobody has been asked for yet.
         self.waiting: list[Proposal] = []
         self._sent: dict[int, _Sent] = {}
+        # Commands whose leader is lost, while nobody leads.
+        self._orphans: list[Proposal] = []
         self._asked: dict[int, _Asked] = {}
 
     def carry(self, leader: MemberId) -> None:
@@ -135,22 +139,33 @@ class Relay:
         for number in [n for n, asked in self._asked.items() if asked.to == member]:
             self._asked.pop(number).answered(0, Refused(Failure.TIMEOUT))
 
+    @property
+    def has_orphans(self) -> bool:
+        """Whether commands were lost with a leader, and wait for another one to be told so."""
+        return bool(self._orphans)
+
     def forsake(self, leader: MemberId) -> list[Proposal]:
         """Take note that this member is all that may lead; return the commands others have lost.
 
-        Whether they will be carried out is not known.
+        Whether they will be carried out is not known. While nobody leads they are kept.
         """
         lost = [number for number, sent in self._sent.items() if sent.to != leader]
         unanswered = [number for number, asked in self._asked.items() if asked.to != leader]
         for number in unanswered:
             self._asked.pop(number).answered(0, Refused(Failure.TIMEOUT_LEADER_LOST))
-        return [proposal for number in lost for proposal in self._sent.pop(number).proposals]
+        for number in lost:
+            self._orphans += self._sent.pop(number).proposals
+        if leader == NOBODY:
+            return []
+        orphans, self._orphans = self._orphans, []
+        return orphans
 
     def expired(self, before_ns: int) -> Iterator[Proposal]:
         """Yield the commands that have waited since before a time; questions are let go of."""
         for number in [n for n, asked in self._asked.items() if asked.since_ns < before_ns]:
             self._asked.pop(number).answered(0, Refused(Failure.TIMEOUT))
-        for proposals in (self.waiting, *(sent.proposals for sent in self._sent.values())):
+        sent = (each.proposals for each in self._sent.values())
+        for proposals in (self.waiting, self._orphans, *sent):
             for proposal in proposals:
                 if not proposal.done and proposal.since_ns < before_ns:
                     yield proposal
@@ -160,9 +175,10 @@ class Relay:
 
         Those that nobody was asked for are not carried out.
         """
-        dropped = [proposal for proposal in self.waiting if proposal.done]
+        dropped = [each for each in (*self.waiting, *self._orphans) if each.done]
         if dropped:
             self.waiting = [proposal for proposal in self.waiting if not proposal.done]
+            self._orphans = [proposal for proposal in self._orphans if not proposal.done]
         for number, sent in list(self._sent.items()):
             if all(proposal.done for proposal in sent.proposals):
                 dropped += self._sent.pop(number).proposals

@@ -18,11 +18,11 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar, final
 
 import grpc
@@ -115,14 +115,22 @@ def places_on_loopback(count: int) -> list[Place]:
 class RealMember:
     """One member: a process, its files, and where it is."""
 
-    def __init__(self, name: str, place: Place, directory: Path, flags: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        directory: Path,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
         """Prepare a member; nothing runs yet.
 
         Args:
             name: Its `--name`.
             place: Where it listens.
             directory: Everything of it is kept there.
-            flags: All that its cluster has to say; the list is read at every start.
+            command: Its program and all flags.
+            environment: Further variables.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.name = name
@@ -132,7 +140,9 @@ class RealMember:
         # Not on the disk that a test may fill.
         self.log = directory.parent / f"{name}.log"
         self.is_paused = False
-        self.process = self._process(flags)
+        self._command = command
+        self._environment = environment
+        self.process = self._process()
 
     @property
     def is_running(self) -> bool:
@@ -144,14 +154,21 @@ class RealMember:
         """Whether it could answer."""
         return self.is_running and not self.is_paused
 
-    def redirect(self, flags: Sequence[str]) -> None:
+    def redirect(self, command: Sequence[str]) -> None:
         """Have it started with other flags from now on; it must not run."""
         self.process.close()
-        self.process = self._process(flags)
+        self._command = command
+        self.process = self._process()
 
-    def _process(self, flags: Sequence[str]) -> ServerProcess:
+    def surround(self, environment: Mapping[str, str]) -> None:
+        """Have it started with other further variables from now on; it must not run."""
+        self.process.close()
+        self._environment = environment
+        self.process = self._process()
+
+    def _process(self) -> ServerProcess:
         return ServerProcess(
-            [*self.place.prefix, sys.executable, "-m", "kvsecure", "server", *flags],
+            [*self.place.prefix, *self._command],
             log=self.log,
             ready=_READY,
             environment={
@@ -159,6 +176,7 @@ class RealMember:
                 "HOME": str(self.directory),
                 "LANG": "C.UTF-8",
                 "PYTHONPATH": str(Path(kvsecure.__file__).parent.parent),
+                **self._environment,
             },
             deadline_s=60.0,
         )
@@ -183,7 +201,6 @@ class RealMember:
         shutil.rmtree(self.data_directory)
 
 
-@final
 class RealCluster:
     """Several members, and a client for each of them."""
 
@@ -194,6 +211,7 @@ class RealCluster:
         flags: Sequence[str] = (),
         *,
         discovery: Sequence[str] = (),
+        environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> None:
         """Prepare a cluster; nothing runs yet.
 
@@ -202,6 +220,7 @@ class RealCluster:
             places: Where the founders are; they are called m1, m2 and so on.
             flags: Further flags of every member.
             discovery: The flags by which founders find each other; without any, they are told.
+            environments: Further variables, by the names of members.
         """
         self.directory = directory
         self._discovery = tuple(discovery)
@@ -213,6 +232,9 @@ class RealCluster:
         self._clients: dict[str, Client] = {}
         self._lock = threading.Lock()
         self._token = ""
+        # Members whose time of day is another; they are asked with tokens of their own.
+        self._apart: dict[str, str] = {}
+        self._environments = environments
         founders = {f"m{number}": place for number, place in enumerate(places, 1)}
         for name, place in founders.items():
             self._make(name, place, founders, "new")
@@ -300,8 +322,11 @@ class RealCluster:
 
     def _make(self, name: str, place: Place, there: dict[str, Place], state: str) -> RealMember:
         line = self._line(name, place, there, state)
-        self._members[name] = RealMember(name, place, self.directory / name, line)
-        return self._members[name]
+        member = RealMember(
+            name, place, self.directory / name, line, self._environments.get(name, {})
+        )
+        self._members[name] = member
+        return member
 
     def _line(self, name: str, place: Place, there: dict[str, Place], state: str) -> list[str]:
         own = self.directory / name
@@ -332,6 +357,7 @@ class RealCluster:
         members = ",".join(f"{each}={at.peer_url}" for each, at in there.items())
         found = self._discovery if state == "new" else ()
         return [
+            *(sys.executable, "-m", "kvsecure", "server"),
             *(f"--{flag}={value}" for flag, value in flags.items()),
             *(found or (f"--initial-cluster={members}",)),
             *self._flags,
@@ -356,7 +382,7 @@ class RealCluster:
             client = self._clients.get(name)
             if client is None:
                 client = self._clients[name] = self.stranger(name)
-            token = self._token
+            token = self._apart.get(name, self._token)
         # Nobody else has to wait for a member that does not answer.
         if not token:
             self.log_in(name)
@@ -368,15 +394,33 @@ class RealCluster:
         """Have whoever asks next log in."""
         with self._lock:
             self._token = ""
+            self._apart = dict.fromkeys(self._apart, "")
+
+    def set_apart(self, name: str, *, is_apart: bool) -> None:
+        """Take note of whether a member's time of day is another, and have all log in again."""
+        with self._lock:
+            self._apart.pop(name, None)
+            if is_apart:
+                self._apart[name] = ""
+        self.forget_token()
 
     def log_in(self, name: str) -> None:
-        """Have all clients use a new token, which this member has signed."""
+        """Have clients use a new token, which this member has signed.
+
+        They are those of all members whose time is the same.
+        """
         with self.stranger(name) as client:
             token = eventually(lambda: client.login("root", self.password)).token
         with self._lock:
+            if name in self._apart:
+                self._apart[name] = token
+                if name in self._clients:
+                    self._clients[name].use_token(token)
+                return
             self._token = token
-            for each in self._clients.values():
-                each.use_token(token)
+            for at, each in self._clients.items():
+                if at not in self._apart:
+                    each.use_token(token)
 
     @property
     def token(self) -> str:

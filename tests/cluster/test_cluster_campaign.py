@@ -5,6 +5,7 @@
 It needs root, for network namespaces and small disks. The seed of pytest-randomly decides which
 trouble comes when; what processes make of it is theirs. `KVSECURE_CAMPAIGN_MEMBERS` is how many
 members there are, and `KVSECURE_CAMPAIGN_TROUBLE` a part of the name of the only troubles wanted.
+Clocks are turned if apt's package `faketime` is installed.
 """
 
 import contextlib
@@ -20,9 +21,10 @@ from typing import Final, final
 
 import grpc
 import pytest
+from cluster.clocks import NEEDED, Clock, library
 from cluster.judging import judge
 from cluster.members import Place, RealCluster
-from cluster.troubles import TROUBLES, Scene
+from cluster.troubles import CLOCK_TROUBLES, TROUBLES, Scene
 from cluster.watching import Watchers, history
 from cluster.wire import Wire
 from cluster.workload import Workload
@@ -35,6 +37,9 @@ _MINUTES: Final = float(os.environ.get("KVSECURE_CAMPAIGN_MINUTES", "3"))
 _MEMBERS: Final = int(os.environ.get("KVSECURE_CAMPAIGN_MEMBERS", "3"))
 _WANTED: Final = os.environ.get("KVSECURE_CAMPAIGN_TROUBLE", "")
 _DISK_BYTES: Final = 1 << 30
+# How far the time of all members is ahead of ours.
+_AHEAD_S: Final = 7_200.0
+_ALL: Final = {**TROUBLES, **CLOCK_TROUBLES}
 # How long clients work before a trouble, and after it was put right.
 _CALM_S: Final = 1.0
 _UNDECIDED: Final = Verdict.UNKNOWN.value
@@ -80,8 +85,17 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
             )
             for host in hosts
         ]
-        cluster = opened.enter_context(RealCluster(directory, places))
-        yield Scene(cluster=cluster, wire=wire, disks=disks, chance=random.Random(seed))
+        clocks = {name: Clock(tmp_path / f"clock-{name}", _AHEAD_S) for name in disks if library()}
+        environments = {name: clock.environment for name, clock in clocks.items()}
+        cluster = RealCluster(directory, places, environments=environments)
+        yield Scene(
+            cluster=opened.enter_context(cluster),
+            wire=wire,
+            disks=disks,
+            chance=random.Random(seed),
+            clocks=clocks,
+            ahead_s=_AHEAD_S,
+        )
 
 
 def _round(scene: Scene, name: str, number: int, row: _Row) -> None:
@@ -95,7 +109,7 @@ def _round(scene: Scene, name: str, number: int, row: _Row) -> None:
         with work:
             scene.hold(_CALM_S)
             trouble_at = time.monotonic_ns()
-            TROUBLES[name](scene)
+            _ALL[name](scene)
             scene.put_right()
             scene.hold(_CALM_S)
             over_at = time.monotonic_ns()
@@ -118,7 +132,7 @@ def _round(scene: Scene, name: str, number: int, row: _Row) -> None:
 def _table(rows: dict[str, _Row]) -> Iterator[str]:
     yield "| trouble | runs | answered | not | without a write, s | undecided | violations |"
     yield "|---|---|---|---|---|---|---|"
-    for name in TROUBLES:
+    for name in _ALL:
         if name in rows:
             row = rows[name]
             gaps = f"{statistics.median(row.gaps_s):.1f}, at most {max(row.gaps_s):.1f}"
@@ -142,10 +156,13 @@ def test_campaign_of_troubles(scene: Scene, say: Callable[[str], None]) -> None:
     begun_s, number = time.monotonic(), 0
     names: list[str] = []
     scene.put_right()
+    if not scene.clocks:
+        say(f"no clock was turned: {NEEDED}")
 
     while time.monotonic() - begun_s < _MINUTES * 60:
         if not names:
-            names = [name for name in TROUBLES if _WANTED in name]
+            possible = _ALL if scene.clocks else TROUBLES
+            names = [name for name in possible if _WANTED in name]
             scene.chance.shuffle(names)
         name, number = names.pop(), number + 1
         row = rows[name]

@@ -79,7 +79,7 @@ def test_lease_does_not_end_early_when_another_member_leads(trio: RealCluster) -
     """Who led knew that it was kept alive; a new leader gives it its whole time, and ends it."""
     leader = trio.leader()
     client = trio.client(trio.followers()[0].name)
-    granted = client.lease.LeaseGrant(lease_pb2.LeaseGrantRequest(TTL=3))
+    granted = client.lease.LeaseGrant(lease_pb2.LeaseGrantRequest(TTL=2))
     keep = lease_pb2.LeaseKeepAliveRequest(ID=granted.ID)
     read = kv_pb2.RangeRequest(key=b"leased")
     client.kv.Put(kv_pb2.PutRequest(key=b"leased", value=b"v", lease=granted.ID))

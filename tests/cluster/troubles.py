@@ -2,6 +2,7 @@
 
     Scene          a cluster, its wire, its disks, and chance
     TROUBLES       by name, what each does; it returns when its time is over
+    CLOCK_TROUBLES those for which members have clocks that can be turned
 
 Owns: how each trouble begins; `Scene.put_right` ends all of them.
 Never: looks at what clients are told.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import grpc
+from cluster.clocks import Clock
 from cluster.members import RealCluster, RealMember, eventually
 from cluster.wire import Rules, Wire
 from support.disk import SmallDisk
@@ -22,10 +24,12 @@ from support.disk import SmallDisk
 from kvsecure.model.limits import WAL_SEGMENT_BYTES_MAX
 from kvsecure.proto import cluster_pb2, kv_pb2, maintenance_pb2
 
-__all__ = ["TROUBLES", "Scene"]
+__all__ = ["CLOCK_TROUBLES", "TROUBLES", "Scene"]
 
 _SHORT_S: Final = 0.7
 _LONG_S: Final = 3.0
+# Ten times what a clock is slewed by when it is set to the right time.
+_PACE: Final = 0.005
 _LARGE_BYTES: Final = 1 << 20
 # The segment of the log that is written, the spare one, and a little more.
 _SEGMENTS_BYTES: Final = 2 * WAL_SEGMENT_BYTES_MAX + 8 * _LARGE_BYTES
@@ -41,6 +45,11 @@ class Scene:
     # By the name of a member, what its directory is on.
     disks: Mapping[str, SmallDisk]
     chance: random.Random
+    # By the name of a member, its time of day; none if no clock can be turned.
+    clocks: Mapping[str, Clock]
+    # Of all members but for trouble. It is ahead of ours, so that it can be set back by more than
+    # certificates are old.
+    ahead_s: float
 
     def hold(self, seconds: float = _LONG_S) -> None:
         """Let the trouble last: its length is what it is, and nothing is waited for."""
@@ -58,12 +67,20 @@ class Scene:
         """Return the hosts of all members."""
         return frozenset(_host(member) for member in self.cluster.members)
 
+    def jump(self, member: RealMember, seconds: float) -> None:
+        """Have a member's time of day be so many seconds away from what it is at the others."""
+        self.clocks[member.name].set(self.ahead_s + seconds)
+        self.cluster.set_apart(member.name, is_apart=bool(seconds))
+
     def put_right(self) -> None:
         """End all troubles, and wait until every member serves.
 
         Raises:
             TimeoutError: One does not.
         """
+        if self.clocks:
+            for member in self.cluster.members:
+                self.jump(member, 0)
         self.wire.set(Rules())
         for disk in self.disks.values():
             with contextlib.suppress(FileNotFoundError):
@@ -189,12 +206,16 @@ def _rolling_restart(scene: Scene) -> None:
 
 def _hand_over(scene: Scene) -> None:
     for _ in range(3):
-        leader, heir = scene.cluster.leader(), scene.follower()
-        request = maintenance_pb2.MoveLeaderRequest(targetID=scene.cluster.member_id(heir.name))
-        # It may be one no more.
-        with contextlib.suppress(grpc.RpcError):
-            scene.cluster.client(leader.name).maintenance.MoveLeader(request)
+        _move_to(scene, scene.follower())
         scene.hold(_SHORT_S)
+
+
+def _move_to(scene: Scene, heir: RealMember) -> None:
+    leader = scene.cluster.leader()
+    request = maintenance_pb2.MoveLeaderRequest(targetID=scene.cluster.member_id(heir.name))
+    # It may be one no more.
+    with contextlib.suppress(grpc.RpcError):
+        scene.cluster.client(leader.name).maintenance.MoveLeader(request)
 
 
 def _new_certificates(scene: Scene) -> None:
@@ -223,6 +244,58 @@ def _replace(scene: Scene) -> None:
     ask("MemberAdd", cluster_pb2.MemberAddRequest(peerURLs=[lost.place.peer_url]))
     cluster.rejoin(lost.name)
     lost.process.start()
+
+
+def _some_hours(scene: Scene) -> float:
+    """Return how far a clock jumps: minutes to hours, never out of the time of certificates."""
+    return scene.chance.choice((-6_600.0, -600.0, 70.0, 900.0, 6 * 3_600.0))
+
+
+def _leader_jumps(scene: Scene) -> None:
+    leader = scene.cluster.leader()
+    for seconds in (_some_hours(scene), 0.0, _some_hours(scene)):
+        scene.jump(leader, seconds)
+        scene.hold(_LONG_S / 2)
+
+
+def _all_jump(scene: Scene) -> None:
+    for _ in range(3):
+        for member in scene.cluster.members:
+            scene.jump(member, _some_hours(scene))
+        scene.hold(_LONG_S / 2)
+
+
+def _leader_dies_of_another_time(scene: Scene) -> None:
+    """Let members start with another time than they ended with, and lead with it."""
+    leader = scene.cluster.leader()
+    leader.kill9()
+    scene.jump(leader, _some_hours(scene))
+    scene.hold(_SHORT_S)
+    leader.process.start()
+    _move_to(scene, leader)
+    scene.hold()
+
+
+def _other_pace(scene: Scene, rate: float) -> None:
+    """Have somebody lead whose monotonic time goes at another rate."""
+    member = scene.follower()
+    clock = scene.clocks[member.name]
+    member.process.stop()
+    member.surround(clock.at_pace(rate))
+    member.process.start()
+    _move_to(scene, member)
+    scene.hold()
+    member.process.stop()
+    member.surround(clock.environment)
+    member.process.start()
+
+
+def _fast_leader(scene: Scene) -> None:
+    _other_pace(scene, 1 + _PACE)
+
+
+def _slow_leader(scene: Scene) -> None:
+    _other_pace(scene, 1 - _PACE)
 
 
 def _storm(scene: Scene) -> None:
@@ -268,4 +341,12 @@ TROUBLES: Final[Mapping[str, Callable[[Scene], None]]] = {
     "all certificates replaced, then all links cut": _new_certificates,
     "a member replaced": _replace,
     "several at once": _storm,
+}
+
+CLOCK_TROUBLES: Final[Mapping[str, Callable[[Scene], None]]] = {
+    "the leader's clock jumps": _leader_jumps,
+    "all clocks jump": _all_jump,
+    "the leader's clock jumps while it is dead": _leader_dies_of_another_time,
+    "the leader's clock too fast": _fast_leader,
+    "the leader's clock too slow": _slow_leader,
 }

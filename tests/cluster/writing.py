@@ -52,12 +52,18 @@ class Load(Crew):
         return {key for key, told in self.acknowledged.items() if there.get(key) != told}
 
     def _run(self, name: str) -> None:
-        client = self._cluster.client(name)
         number = 0
         while not self.stop.is_set():
             number += 1
             key = b"%s/%s/%06d" % (self._prefix, name.encode(), number)
-            with contextlib.suppress(grpc.RpcError):
-                request = kv_pb2.PutRequest(key=key, value=b"v")
+            request = kv_pb2.PutRequest(key=key, value=b"v")
+            try:
+                client = self._cluster.client(name)
                 answer = client.kv.Put(request, timeout=_TIMEOUT_S)
-                self.acknowledged[key] = answer.header.revision
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    # The member's clock has jumped, or the token was of one that is no more.
+                    with contextlib.suppress(grpc.RpcError, TimeoutError):
+                        self._cluster.log_in(name)
+                continue
+            self.acknowledged[key] = answer.header.revision

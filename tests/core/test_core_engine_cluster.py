@@ -181,6 +181,27 @@ def test_write_whose_leader_is_lost_is_finished_once_another_leads(tmp_path: Pat
     asyncio.run(act())
 
 
+def test_write_whose_way_is_lost_is_finished_while_the_leader_goes_on(tmp_path: Path) -> None:
+    """Not at once, for the leader may be gone; but it is told once it is heard again."""
+
+    async def act() -> None:
+        async with cluster(tmp_path, 3) as lab:
+            leader, member = lab.leader.engine.replica.node.member, lab.followers[0]
+            lab.loses = lambda _sender, _receiver, text: _is(text, Propose)
+            told = member.submit_put(b"k", b"v")
+            member.engine.end_turn()
+
+            member.engine.peering.lost(leader)
+            is_told_at_once = told.done()
+            outcome = await asyncio.wait_for(told, 5)
+
+            assert not is_told_at_once
+            assert isinstance(outcome, Refused)
+            assert outcome.failure is Failure.TIMEOUT_LEADER_LOST
+
+    asyncio.run(act())
+
+
 def test_member_whose_leader_is_gone_stands_without_waiting(tmp_path: Path) -> None:
     """Once no connection to the leader is left, two ticks are enough; one to another is nothing."""
 

@@ -1,5 +1,6 @@
 """The relay: what waits for a leader, or for its answer."""
 
+from kvsecure.core.raft.participant import NOBODY
 from kvsecure.core.relay import Relay
 from kvsecure.core.relay_codec import Answer, Ask, Propose, decode
 from kvsecure.core.replica import Proposal
@@ -100,6 +101,23 @@ def test_commands_of_a_leader_that_is_gone_are_given_back() -> None:
     assert relay.forsake(_LEADER) == []
     assert relay.forsake(_OTHER) == [lost]
     assert relay.waiting == [waiting]
+
+
+def test_commands_of_a_lost_leader_are_kept_until_somebody_leads() -> None:
+    """Nobody is told of the loss while trying again would come to the same; they do expire."""
+    relay = Relay(_Way(), 0)
+    lost, late = _command(b"l", 9), _command(b"e", 1)
+    relay.waiting = [lost, late]
+    relay.carry(_LEADER)
+
+    assert relay.forsake(NOBODY) == []
+    assert relay.has_orphans
+    assert list(relay.expired(5)) == [late]
+    late.done = True
+    assert relay.drop_done() == [late]
+    assert relay.forsake(_OTHER) == [lost]
+    assert not relay.has_orphans
+    assert relay.forsake(_LEADER) == []
 
 
 def test_question_is_answered_once_whatever_becomes_of_the_leader() -> None:

@@ -49,6 +49,15 @@ def test_waiting_is_over_when_the_time_is_over() -> None:
     assert throttle.wait_ns("web", "192.0.2.1", 14 * _S) == 0
 
 
+def test_a_clock_that_is_set_back_lets_nobody_wait_longer() -> None:
+    """Who failed while the clock was hours ahead waits from now on, and no longer than before."""
+    throttle = _failed(_FREE + 3, now_ns=36_000 * _S)
+
+    assert throttle.wait_ns("web", "192.0.2.1", 10 * _S) == 4 * _S
+    assert throttle.wait_ns("web", "192.0.2.1", 12 * _S) == 2 * _S
+    assert throttle.wait_ns("web", "192.0.2.1", 14 * _S) == 0
+
+
 def test_a_right_guess_forgets_the_wrong_ones() -> None:
     """Whoever knows the password starts again from nothing."""
     throttle = _failed(_FREE + 4)

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import pytest
+import uvloop
 from core.engine_lab import KEK, TABLES_BYTES_MAX, WANTED, EngineLab, running, value_of
 from server.peers.lab import Lab, play, until
 
@@ -116,10 +117,25 @@ class _Pair:
         for member in (self.first, self.second):
             member.knows(self.first, self.second)
         await self.first.reaches(self.second)
+        self.send_anew()
+        self.receive_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what an earlier test has seen and wanted, after which nothing was left."""
+        assert self.left() == []
+        self.wanted.clear()
+        self.installed.clear()
+        self.wants = lambda: True
+        self.spare_bytes = 0
+        self.tables_bytes_max = TABLES_BYTES_MAX
+        self.send_anew()
+        self.receive_anew()
+
+    def send_anew(self) -> None:
+        """Begin to send over the link as it is."""
         self.sending = SnapshotSending(
             _scans(self.sender), self.first.links.send_bulk, lambda _: _MEMBERS, pause_s=0
         )
-        self.receive_anew()
 
     def receive_anew(self) -> None:
         """Begin to receive, as in a new life."""
@@ -165,6 +181,29 @@ async def _pair(path: Path, *, is_filled: bool = False) -> AsyncIterator[_Pair]:
         pair = _Pair(sender, receiver, lab)
         await pair.open()
         yield pair
+
+
+class _Stage:
+    """A pair for all tests after which the receiver is as it was, and the loop in which it is."""
+
+    def __init__(self, runner: asyncio.Runner, pair: _Pair) -> None:
+        self._runner = runner
+        self._pair = pair
+
+    def play(self, scene: Callable[[_Pair], Coroutine[Any, Any, None]]) -> None:
+        """Run a test's scene."""
+        self._pair.begin_anew()
+        self._runner.run(scene(self._pair))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Stage]:
+    """A member that sends, and one to which nothing that is sent is done."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        opened = _pair(tmp_path_factory.mktemp("stage"))
+        pair = runner.run(opened.__aenter__())
+        yield _Stage(runner, pair)
+        runner.run(opened.__aexit__(None, None, None))
 
 
 async def _refused(pair: _Pair) -> None:
@@ -306,55 +345,52 @@ def test_a_link_that_is_cut_leaves_nothing_and_the_next_attempt_is_whole(tmp_pat
     play(scene())
 
 
-def test_a_wrong_hash_installs_nothing(tmp_path: Path) -> None:
+def test_a_wrong_hash_installs_nothing(stage: _Stage) -> None:
     """One bit of one piece is enough."""
 
-    async def scene() -> None:
-        async with _pair(tmp_path) as pair:
+    async def scene(pair: _Pair) -> None:
 
-            async def bent(member: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
-                async def changed() -> AsyncIterator[bytes]:
-                    async for piece in pieces:
-                        yield piece.replace(b"vvvv", b"vvvw", 1)
+        async def bent(member: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
+            async def changed() -> AsyncIterator[bytes]:
+                async for piece in pieces:
+                    yield piece.replace(b"vvvv", b"vvvw", 1)
 
-                await pair.first.links.send_bulk(member, subject, changed())
+            await pair.first.links.send_bulk(member, subject, changed())
 
-            pair.sending = SnapshotSending(_scans(pair.sender), bent, lambda _: _MEMBERS, pause_s=0)
-            await _refused(pair)
+        pair.sending = SnapshotSending(_scans(pair.sender), bent, lambda _: _MEMBERS, pause_s=0)
+        await _refused(pair)
 
-    play(scene())
+    stage.play(scene)
 
 
 @pytest.mark.parametrize("kind", ["no room on the disk", "tables that are full"])
-def test_a_full_disk_installs_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_full_disk_installs_nothing(stage: _Stage, kind: str) -> None:
     """Neither where the log needs the room, nor where the tables may not grow so far."""
 
-    async def scene() -> None:
-        async with _pair(tmp_path) as pair:
-            if kind == "no room on the disk":
-                pair.spare_bytes = 1 << 60
-            else:
-                pair.tables_bytes_max = 1 << 20
-            pair.receive_anew()
-            await _refused(pair)
+    async def scene(pair: _Pair) -> None:
+        if kind == "no room on the disk":
+            pair.spare_bytes = 1 << 60
+        else:
+            pair.tables_bytes_max = 1 << 20
+        pair.receive_anew()
+        await _refused(pair)
 
-    play(scene())
+    stage.play(scene)
 
 
-def test_what_is_not_wanted_is_not_taken(tmp_path: Path) -> None:
+def test_what_is_not_wanted_is_not_taken(stage: _Stage) -> None:
     """Neither at the beginning, nor where it has come to be unwanted at the end."""
 
-    async def scene() -> None:
-        async with _pair(tmp_path) as pair:
-            pair.wants = lambda: False
-            await _refused(pair)
-            assert len(pair.wanted) == 1
+    async def scene(pair: _Pair) -> None:
+        pair.wants = lambda: False
+        await _refused(pair)
+        assert len(pair.wanted) == 1
 
-            pair.wants = lambda: len(pair.wanted) % 2 == 0
-            await _refused(pair)
-            assert len(pair.wanted) == 3
+        pair.wants = lambda: len(pair.wanted) % 2 == 0
+        await _refused(pair)
+        assert len(pair.wanted) == 3
 
-    play(scene())
+    stage.play(scene)
 
 
 def test_a_key_that_was_rotated_meanwhile_is_not_relied_on(tmp_path: Path) -> None:
@@ -376,33 +412,30 @@ def test_a_key_that_was_rotated_meanwhile_is_not_relied_on(tmp_path: Path) -> No
     play(scene())
 
 
-def test_a_process_that_is_killed_installs_nothing(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_installs_nothing(stage: _Stage) -> None:
     """Whatever ends it while it writes."""
 
-    async def scene() -> None:
-        async with _pair(tmp_path) as pair:
-            pid = 0
+    async def scene(pair: _Pair) -> None:
+        pid = 0
 
-            async def killing(member: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
-                async def watched() -> AsyncIterator[bytes]:
-                    nonlocal pid
-                    count = 0
-                    async for piece in pieces:
-                        count += 1
-                        if count == 3:
-                            pid = await _installer()
-                            os.kill(pid, signal.SIGKILL)
-                        yield piece
+        async def killing(member: int, subject: bytes, pieces: AsyncIterator[bytes]) -> None:
+            async def watched() -> AsyncIterator[bytes]:
+                nonlocal pid
+                count = 0
+                async for piece in pieces:
+                    count += 1
+                    if count == 3:
+                        pid = await _installer()
+                        os.kill(pid, signal.SIGKILL)
+                    yield piece
 
-                await pair.first.links.send_bulk(member, subject, watched())
+            await pair.first.links.send_bulk(member, subject, watched())
 
-            pair.sending = SnapshotSending(
-                _scans(pair.sender), killing, lambda _: _MEMBERS, pause_s=0
-            )
-            await _refused(pair)
-            assert pid
+        pair.sending = SnapshotSending(_scans(pair.sender), killing, lambda _: _MEMBERS, pause_s=0)
+        await _refused(pair)
+        assert pid
 
-    play(scene())
+    stage.play(scene)
 
 
 async def _installer() -> int:
@@ -477,19 +510,18 @@ def test_a_life_that_ends_leaves_no_process_and_the_next_start_no_tables(tmp_pat
     directory.lock.close()
 
 
-def test_an_order_that_cannot_be_carried_out_is_answered(tmp_path: Path) -> None:
+def test_an_order_that_cannot_be_carried_out_is_answered(stage: _Stage) -> None:
     """The member is gone, or the tables are damaged: no, and never silence."""
 
-    async def scene() -> None:
-        async with _pair(tmp_path) as pair:
-            nobody = SnapshotOrder(MemberId(9), Index(1), Term(1), _MEMBERS)
-            assert not await pair.sending.send(nobody)
-            ahead = SnapshotOrder(MemberId(2), Index(1 << 40), Term(1), _MEMBERS)
-            assert not await pair.sending.send(ahead)
-            assert pair.wanted == []
-            assert not pair.sender.engine.slicing._holds
+    async def scene(pair: _Pair) -> None:
+        nobody = SnapshotOrder(MemberId(9), Index(1), Term(1), _MEMBERS)
+        assert not await pair.sending.send(nobody)
+        ahead = SnapshotOrder(MemberId(2), Index(1 << 40), Term(1), _MEMBERS)
+        assert not await pair.sending.send(ahead)
+        assert pair.wanted == []
+        assert not pair.sender.engine.slicing._holds
 
-    play(scene())
+    stage.play(scene)
 
 
 def test_tables_that_do_not_say_who_the_members_are_are_sent_with_those_of_consensus() -> None:
@@ -518,19 +550,18 @@ def test_tables_that_do_not_say_who_the_members_are_are_sent_with_those_of_conse
     assert said == [(SnapshotHead(Index(7), Term(2), _MEMBERS).encode(), [b"piece"])]
 
 
-def test_a_hostile_subject_costs_nothing(tmp_path: Path) -> None:
+def test_a_hostile_subject_costs_nothing(stage: _Stage) -> None:
     """Nobody is asked whether it is wanted, and no process is started."""
 
-    async def scene() -> None:
-        async with _pair(tmp_path) as pair:
-            for subject in (b"", b"x" * 100, os.urandom(60)):
+    async def scene(pair: _Pair) -> None:
+        for subject in (b"", b"x" * 100, os.urandom(60)):
 
-                async def nothing() -> AsyncIterator[bytes]:
-                    yield b"x"
+            async def nothing() -> AsyncIterator[bytes]:
+                yield b"x"
 
-                with pytest.raises(BulkFailed):
-                    await pair.first.links.send_bulk(2, subject, nothing())
-            assert pair.wanted == []
-            assert pair.left() == []
+            with pytest.raises(BulkFailed):
+                await pair.first.links.send_bulk(2, subject, nothing())
+        assert pair.wanted == []
+        assert pair.left() == []
 
-    play(scene())
+    stage.play(scene)

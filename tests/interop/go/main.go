@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -32,6 +33,7 @@ var scenarios = map[string]scenario{
 	"errors":       failures,
 	"restart":      restart,
 	"stranger":     stranger,
+	"ride":         ride,
 }
 
 func main() {
@@ -71,6 +73,9 @@ func connect(user, password string) (*clientv3.Client, error) {
 		return nil, fmt.Errorf("no certificate in %s", os.Getenv("KVSECURE_CA"))
 	}
 	settings := &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS13}
+	if os.Getenv("KVSECURE_OLD_TLS") != "" {
+		settings.MinVersion = tls.VersionTLS12
+	}
 	if certificate := os.Getenv("KVSECURE_CERT"); certificate != "" && user == "" {
 		pair, err := tls.LoadX509KeyPair(certificate, os.Getenv("KVSECURE_KEY"))
 		if err != nil {
@@ -78,8 +83,12 @@ func connect(user, password string) (*clientv3.Client, error) {
 		}
 		settings.Certificates = []tls.Certificate{pair}
 	}
+	var endpoints []string
+	for _, endpoint := range strings.Split(os.Getenv("KVSECURE_ENDPOINT"), ",") {
+		endpoints = append(endpoints, "https://"+endpoint)
+	}
 	return clientv3.New(clientv3.Config{
-		Endpoints:            []string{"https://" + os.Getenv("KVSECURE_ENDPOINT")},
+		Endpoints:            endpoints,
 		TLS:                  settings,
 		Username:             user,
 		Password:             password,

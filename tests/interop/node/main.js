@@ -6,6 +6,7 @@ const assert = require("node:assert/strict");
 const { once } = require("node:events");
 const { readFileSync } = require("node:fs");
 const { createInterface } = require("node:readline/promises");
+const { status } = require("@grpc/grpc-js");
 const { Etcd3, EtcdAuthenticationFailedError, EtcdPermissionDeniedError } = require("etcd3");
 
 const MEGABYTE = 1024 * 1024;
@@ -21,7 +22,7 @@ function connect(username, password) {
     credentials.certChain = readFileSync(process.env.KVSECURE_CERT);
   }
   return new Etcd3({
-    hosts: `https://${process.env.KVSECURE_ENDPOINT}`,
+    hosts: process.env.KVSECURE_ENDPOINT.split(",").map((endpoint) => `https://${endpoint}`),
     credentials,
     auth: username === undefined ? undefined : { username, password },
     grpcOptions: { "grpc.max_receive_message_length": -1 },
@@ -142,7 +143,69 @@ async function restart(client) {
   await watcher.cancel();
 }
 
-const scenarios = { keys, transactions, large, watch, leases, accounts, restart };
+// Puts and gets, watches and keeps a lease, while the cluster has trouble, until it is told to end.
+// It tells what was served and what failed; it fails by itself if something was lost.
+async function ride(client) {
+  const lease = client.lease(5);
+  lease.on("lost", (error) => tell("lease", error));
+  lease.on("keepaliveFailed", (error) => tell("keepalive", error));
+  const leased = (await lease.put(`/leased${prefix}`).value("v").exec()).header.revision;
+  const watcher = await client.watch().prefix(prefix).create();
+  const watched = [];
+  watcher.on("put", (event) => watched.push(Number(event.mod_revision)));
+  watcher.on("error", (error) => tell("watch", error));
+  watcher.on("disconnected", (error) => tell("watch", error));
+  const lines = createInterface({ input: process.stdin });
+  let isOver = false;
+  once(lines, "line").then(() => (isOver = true));
+  const acknowledged = new Map();
+  const work = async (worker) => {
+    for (let number = 0; !isOver; number++) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      const name = `${prefix}${worker}/${String(number).padStart(6, "0")}`;
+      try {
+        acknowledged.set(name, (await client.put(name).value("v").exec()).header.revision);
+      } catch (error) {
+        tell("put", error);
+        continue;
+      }
+      try {
+        assert.equal(await client.get(name).string(), "v");
+        console.log("served");
+      } catch (error) {
+        tell("get", error);
+      }
+    }
+  };
+  // With three of them the failures of one moment would have etcd3 leave a member alone for long.
+  await Promise.all([0, 1].map(work));
+  lines.close();
+  const end = (await client.put(`${prefix}end`).value("v").exec()).header.revision;
+  while (watched.at(-1) !== Number(end)) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  const found = (await client.getAll().prefix(prefix).exec()).kvs;
+  const there = new Map(found.map((kv) => [kv.key.toString(), kv.mod_revision]));
+  for (const [name, revision] of acknowledged) {
+    assert.equal(there.get(name), revision);
+  }
+  assert.deepEqual(watched, [...new Set(watched)].sort((one, other) => one - other));
+  const changes = found.reduce((sum, kv) => sum + Number(kv.version), 0);
+  assert.equal(watched.length, changes, "the watch has not seen every change");
+  const kept = (await client.get(`/leased${prefix}`).exec()).kvs;
+  assert.equal(kept[0]?.create_revision, leased, "the key is gone though its lease was kept alive");
+  lease.release();
+  await watcher.cancel();
+}
+
+// Prints an error on one line; etcd3 has a class for each code.
+function tell(operation, error) {
+  const kind = error.constructor.name.replace(/^GRPC|Error$/g, "");
+  const code = typeof error.code === "number" ? status[error.code] : kind;
+  console.log("error", operation, code, error.message.replaceAll("\n", " "));
+}
+
+const scenarios = { keys, transactions, large, watch, leases, accounts, restart, ride };
 
 async function main() {
   const overdue = setTimeout(() => {

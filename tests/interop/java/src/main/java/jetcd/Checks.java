@@ -43,6 +43,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Stream;
 
 /** The checks, by name. */
 final class Checks {
@@ -77,6 +78,7 @@ final class Checks {
     all.put("accounts", this::accounts);
     all.put("errors", this::errors);
     all.put("restart", this::restart);
+    all.put("ride", () -> new Ride(client).run());
     return all;
   }
 
@@ -85,10 +87,17 @@ final class Checks {
     SslContextBuilder tls =
         GrpcSslContexts.forClient()
             .trustManager(new File(System.getenv("KVSECURE_CA")))
-            .protocols("TLSv1.3");
+            .protocols(
+                System.getenv("KVSECURE_OLD_TLS") == null
+                    ? List.of("TLSv1.3")
+                    : List.of("TLSv1.3", "TLSv1.2"));
+    String[] endpoints =
+        Stream.of(System.getenv("KVSECURE_ENDPOINT").split(","))
+            .map(endpoint -> "https://" + endpoint)
+            .toArray(String[]::new);
     ClientBuilder builder =
         Client.builder()
-            .endpoints("https://" + System.getenv("KVSECURE_ENDPOINT"))
+            .endpoints(endpoints)
             .keepaliveTime(Duration.ofSeconds(10))
             .maxInboundMessageSize(64 * MEGABYTE);
     if (user == null) {
@@ -144,7 +153,7 @@ final class Checks {
   }
 
   /** Returns the code of an error: jetcd has an exception of its own for some, or gRPC's. */
-  private static Code codeOf(Throwable error) {
+  static Code codeOf(Throwable error) {
     return error instanceof EtcdException own
         ? Code.valueOf(own.getErrorCode().name())
         : Status.fromThrowable(error).getCode();
