@@ -253,10 +253,10 @@ class Place:
     def _answer(self) -> None:
         """Tell the caller that nobody is ahead."""
         self._end()
-        revision = self._taken_at
-        if self._has_waited and isinstance(self._request, LockRequest):
-            # etcd looks at the key once more.
-            revision = self._around.gate.engine.state.store.revision
+        revision, now = self._taken_at, self._around.gate.engine.state.store.revision
+        if isinstance(self._request, LockRequest) and (self._has_waited or revision != now):
+            # Somebody may have been ahead when it was taken; etcd looks at the key once more.
+            revision = now
         if self._has_waited:
             self._note_end(Code.OK, b',"rev":%d' % revision)
         self._caller.succeed(Answer(revision, self._body(self._key, self._created)))

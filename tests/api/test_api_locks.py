@@ -58,6 +58,19 @@ def test_lock_is_handed_over_in_the_order_of_arrival(queue: Queue) -> None:
     assert order == [3, 1, 4, 2]
 
 
+def test_lock_that_is_free_by_the_time_it_is_looked_at_says_when(queue: Queue) -> None:
+    """What was another's when the place was taken is not said to be held at that revision."""
+    first, engine = queue.lock(1), queue.world.engine
+    engine.is_alone = False
+    second = queue.lock(2)
+    queue.unlock(first.answer.key)
+
+    engine.catch_up()
+    queue.settle()
+
+    assert second.revision == queue.bench.revision
+
+
 def test_unlocking_wakes_one_alone(queue: Queue) -> None:
     """A release lets the next one in, and the others still wait."""
     first, second, third = queue.lock(1), queue.lock(2), queue.lock(3)
