@@ -85,6 +85,23 @@ class RawStream:
         self._received += self._room[:count]
         return count
 
+    def receive_all(self) -> int:
+        """Take all that has come, without waiting for more, and return how many bytes it was.
+
+        Raises:
+            ConnectionError: The server has closed the connection.
+        """
+        taken = 0
+        self.socket.setblocking(False)
+        try:
+            while count := self.receive():
+                taken += count
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return taken
+        finally:
+            self.socket.setblocking(True)
+        raise ConnectionError("the stream was closed by the server")
+
     def forget(self) -> None:
         """Let go of what has come, for one who only wants it to come, and not more than 2 GiB."""
         self._received.clear()

@@ -48,9 +48,7 @@ def measure_soak(server: Server, *, duration_s: float) -> Iterator[Figure]:
             while (now := time.monotonic()) - begun < duration_s:
                 load.run_for(min(_SAMPLE_S, duration_s))
                 samples.append((now - begun, cost_of(pid).resident_bytes / _MIB))
-                watching.receive()
-                for _ in watching.messages():
-                    pass
+                _take_events(watching)
                 if now - last_login > _LOGIN_EVERY_S:
                     last_login = now
                     server.renew(client, root)
@@ -149,6 +147,18 @@ def _watch(server: Server, token: str) -> RawStream:
     request = watch_pb2.WatchRequest(create_request=create)
     stream.open("/etcdserverpb.Watch/Watch", token, [framed(request)])
     return stream
+
+
+def _take_events(watching: RawStream) -> None:
+    """Take what the watch was told, so that it never falls behind a compaction.
+
+    Raises:
+        LoadError: It was ended.
+    """
+    watching.receive_all()
+    for message in watching.messages():
+        if watch_pb2.WatchResponse.FromString(message).canceled:
+            raise LoadError("the watch was cancelled")
 
 
 def _compact(root: Any) -> None:
