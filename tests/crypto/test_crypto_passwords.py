@@ -2,8 +2,9 @@
 
 import bcrypt
 import pytest
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 
+from kvsecure.crypto import passwords
 from kvsecure.crypto.passwords import (
     Verdict,
     hash_password,
@@ -95,6 +96,11 @@ def test_nobodys_password_is_never_right() -> None:
     """Whoever is not there is checked against a verifier of the same kind, and fails."""
     for password in (_PASSWORD, Secret(b""), Secret(b"the password of nobody"), Secret(b"\xff")):
         assert verify_nobody(password) == _WRONG
+
+
+def test_check_for_nobody_costs_what_any_costs() -> None:
+    """Who is not there cannot be told by the time that the answer takes."""
+    assert extract_parameters(passwords._NOBODY) == extract_parameters(_VERIFIER)
 
 
 def test_known_verifiers_are_those_that_can_be_checked() -> None:
