@@ -9,12 +9,11 @@ from typing import Any, Final, final
 import pytest
 from core.cluster_lab import ClusterLab, cluster
 from core.engine_lab import EngineLab, eventually
-from google.protobuf.message import Message
+from security.log_gate import LogGate
 
 from kvsecure.core.state import State
-from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Refused
-from kvsecure.model.ids import DEFAULT_TENANT, SYSTEM_TENANT, LeaseId, MemberId, TenantId
+from kvsecure.model.ids import DEFAULT_TENANT, SYSTEM_TENANT, LeaseId, MemberId
 from kvsecure.proto import kv_pb2, maintenance_pb2, state_pb2
 from kvsecure.security.comparing import Comparing, suspects
 
@@ -71,32 +70,13 @@ class _Upkeep:
 
 
 @final
-class _Gate:
+class _Gate(LogGate):
     """Takes commands of the member itself to the log of a member on the bench."""
 
     def __init__(self, lab: EngineLab) -> None:
-        self.engine = lab.engine
-        self.facts = SimpleNamespace(member=lab.engine.replica.node.member)
+        super().__init__(lab)
         self.noted: list[tuple[str, dict[str, object]]] = []
         self.events = SimpleNamespace(note=lambda stage, **f: self.noted.append((stage, f)))
-        self._lab = lab
-
-    def submit_system(self, tenant: TenantId, command: Message, asking: Any = None) -> None:
-        """Take a command to the log."""
-        told = self._lab.submit(command, tenant)
-        if asking is not None:
-            told.add_done_callback(lambda done: self._finish(asking, done.result()))
-
-    def schedule(self) -> None:
-        """End the turn."""
-        self.engine.end_turn()
-
-    @staticmethod
-    def _finish(asking: Any, outcome: Answer | Refused) -> None:
-        if isinstance(outcome, Refused):
-            asking.fail(outcome)
-        else:
-            asking.succeed(outcome)
 
 
 @final

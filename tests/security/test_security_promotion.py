@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final, final
 
 from core.cluster_lab import ClusterLab, cluster, member_record
 from core.engine_lab import EngineLab, eventually
 from google.protobuf.message import Message
+from security.log_gate import LogGate
 
 from kvsecure.model.answer import Answer
 from kvsecure.model.errors import Failure, Refused
@@ -39,13 +39,8 @@ class _Asked:
 
 
 @final
-class _Gate:
+class _Gate(LogGate):
     """Lets everybody in, and takes commands to the log of a member on the bench."""
-
-    def __init__(self, lab: EngineLab) -> None:
-        self.engine = lab.engine
-        self.facts = SimpleNamespace(member=lab.engine.replica.node.member)
-        self._lab = lab
 
     def may_be_too_early(self, *_: object) -> bool:
         """Say that nobody would be refused."""
@@ -70,19 +65,7 @@ class _Gate:
         except Refused as refused:
             asking.fail(refused)
             return
-        told = self._lab.submit(command, SYSTEM_TENANT)
-        told.add_done_callback(lambda done: self._finish(asking, done.result()))
-
-    def schedule(self) -> None:
-        """End the turn."""
-        self.engine.end_turn()
-
-    @staticmethod
-    def _finish(asking: Any, outcome: Answer | Refused) -> None:
-        if isinstance(outcome, Refused):
-            asking.fail(outcome)
-        else:
-            asking.succeed(outcome)
+        self.submit_system(SYSTEM_TENANT, command, asking)
 
 
 def _membership(lab: EngineLab) -> Membership:
