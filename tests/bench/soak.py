@@ -155,7 +155,10 @@ def _take_events(watching: RawStream) -> None:
     Raises:
         LoadError: It was ended.
     """
-    watching.receive_all()
+    try:
+        watching.receive_all()
+    except ConnectionError as error:
+        raise LoadError(f"the watch: {error}") from None
     for message in watching.messages():
         if watch_pb2.WatchResponse.FromString(message).canceled:
             raise LoadError("the watch was cancelled")
