@@ -405,8 +405,7 @@ def _audit_start(parts: MemberParts, config: ServerConfig) -> None:
             "removes whoever is added",
             removed=left_behind,
         )
-        if left_behind:
-            parts.gate.events.note("new-cluster-forced", removed=left_behind)
+        parts.gate.events.note("new-cluster-forced", removed=left_behind)
     parts.turn.end()
 
 
