@@ -123,6 +123,7 @@ class AuditHeads:
                 last = audit.written_head
                 while audit.durable_head.seq < last.seq:
                     engine.sync_audit()
+                    # Whoever makes it durable tells the engine, and nobody else.
                     await asyncio.sleep(_POLL_S)
                 await self._answered.wait()
                 self._tell_at_ns = 0

@@ -102,5 +102,6 @@ def _follow(place: SegmentPlace, keyring: Keyring, segment: SegmentFile, head: H
         left -= frame.count
         if left < 0:
             left = _RECORDS_AT_ONCE
+            # Without it a thread keeps the interpreter for five milliseconds at a time.
             time.sleep(0)
     return Finding(Standing.MISSING, f"its file ends with record {seq}")

@@ -71,6 +71,7 @@ def _follow(client: Any, begin: int, watched: list[int], end: threading.Event) -
                 begin = event.mod_revision + 1
         except Exception as error:  # noqa: BLE001 - told, whatever it is
             tell("watch", error)
+            # A member that is gone refuses at once: what is told is not to be the same all day.
             time.sleep(0.1)
 
 
